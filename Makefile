@@ -1,0 +1,51 @@
+# kbdenoise: `make` lists the targets, `make demo` shows what it does, `make test` checks it.
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test check lint format types bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed  ## the whole way on the demo contest: fetch, train, evaluate, submit
+	$(BIN)/kbdenoise fetch demo
+	$(BIN)/kbdenoise inspect --data demo
+	$(BIN)/kbdenoise train --data demo --preset quick
+	$(BIN)/kbdenoise predict last
+	$(BIN)/kbdenoise submit last --message "make demo"
+	$(BIN)/kbdenoise evaluate last --baselines
+
+test: check  ## everything that must hold before a commit; the same as check
+
+check: $(VENV)/installed-dev  ## format, lint, layers, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/installed-dev  ## lint, layers and types, without the tests
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev  ## format the code and sort its imports
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-dev  ## measure what README claims; results go to benchmarks/results/
+	$(BIN)/python -m benchmarks.pipeline
+
+clean:  ## remove the environment and what tools left behind
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,99 @@
+"""Rows a second of the `pixels-long` submission: ours against `DataFrame.to_csv`, in one run."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kbdenoise.contests.contest import Contest, LocalContest
+from kbdenoise.contests.formats import FORMATS, Page, Restored
+from kbdenoise.imaging.files import FloatImage
+
+HEIGHT, WIDTH = 420, 540  # a page of the contest Denoising Dirty Documents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CsvRates:
+    """Rows a second; each figure is the best of several repeats."""
+
+    rows: int
+    write_rows_s: float
+    write_gzip_rows_s: float
+    check_rows_s: float
+    read_rows_s: float
+    pandas_rows_s: float
+    """`DataFrame.to_csv` alone, with ids and rounded values made beforehand."""
+
+    @property
+    def times_pandas(self) -> float:
+        """How much faster writing is than `DataFrame.to_csv`."""
+        return self.write_rows_s / self.pandas_rows_s
+
+
+def measure_csv_rows(*, pages: int = 8, pandas_pages: int = 2, repeats: int = 3) -> CsvRates:
+    """Write, check and read back pages of 540x420 px, and write the same rows with pandas."""
+    image = _page_image()
+    contest = LocalContest(
+        folder=Path("."), contest=Contest(slug="rows", channels=1, format="pixels-long")
+    )
+    expected = [_page(number) for number in range(1, pages + 1)]
+    ours = FORMATS["pixels-long"]
+    rows = pages * HEIGHT * WIDTH
+    frame = _frame(image, pandas_pages)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ours.csv"
+
+        def write(path: Path) -> None:
+            restored = (Restored(stem=p.stem, name=p.name, image=image) for p in expected)
+            ours.write(path, restored, contest=contest, pages=expected)
+
+        def read() -> Iterator[object]:
+            return ours.read(path, contest=contest, pages=expected)
+
+        return CsvRates(
+            rows=rows,
+            write_rows_s=rows / _best(lambda: write(path), repeats),
+            write_gzip_rows_s=rows / _best(lambda: write(path.with_suffix(".csv.gz")), 1),
+            check_rows_s=rows
+            / _best(lambda: ours.check(path, contest=contest, pages=expected), repeats),
+            read_rows_s=rows / _best(lambda: sum(1 for _ in read()), repeats),
+            pandas_rows_s=len(frame)
+            / _best(lambda: frame.to_csv(Path(folder) / "pandas.csv", index=False), repeats),
+        )
+
+
+def _page(number: int) -> Page:
+    name = f"{number}.png"
+    return Page(stem=str(number), name=name, path=Path(name), height=HEIGHT, width=WIDTH)
+
+
+def _page_image() -> FloatImage:
+    """A page of text-like strokes: most of it white, as restored pages are; [H, W, 1]."""
+    rng = np.random.default_rng(0)
+    ink = rng.random((HEIGHT, WIDTH, 1), dtype=np.float32)
+    return np.where(rng.random((HEIGHT, WIDTH, 1)) < 0.7, np.float32(1.0), ink)
+
+
+def _frame(image: FloatImage, pages: int) -> pd.DataFrame:
+    values = (np.rint(image[..., 0].T.ravel() * 255) / 255).round(5)
+    ids = [
+        f"{page}_{row}_{column}"
+        for page in range(1, pages + 1)
+        for column in range(1, WIDTH + 1)
+        for row in range(1, HEIGHT + 1)
+    ]
+    return pd.DataFrame({"id": ids, "value": np.tile(values, pages)})
+
+
+def _best(work: Callable[[], object], repeats: int) -> float:
+    """Seconds of the fastest of several runs."""
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)

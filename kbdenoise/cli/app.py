@@ -1,0 +1,125 @@
+"""The program `kbdenoise`: its commands in the order of use, and errors as text and exit codes."""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from kbdenoise import __version__
+from kbdenoise.cli import (
+    doctor,
+    evaluate,
+    fetch,
+    inspect,
+    models,
+    predict,
+    runs,
+    settings,
+    submit,
+    train,
+)
+from kbdenoise.cli.console import (
+    ASKED_WRONGLY,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    show_error,
+    write,
+)
+from kbdenoise.cli.options import Command
+from kbdenoise.errors import KbdenoiseError
+
+PANELS: dict[str, tuple[Command | typer.Typer, ...]] = {
+    "Contest": (fetch.fetch, inspect.inspect, submit.submit),
+    "Work": (train.train, evaluate.evaluate, predict.predict),
+    "Look": (doctor.doctor, runs.app, models.app, settings.app),
+}
+
+app = typer.Typer(
+    name="kbdenoise",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="First time?  kbdenoise doctor, then  kbdenoise fetch demo",
+)
+for _panel, _commands in PANELS.items():
+    for _command in _commands:
+        if isinstance(_command, Command):
+            _command.add_to(app, _panel)
+        else:
+            app.add_typer(_command, rich_help_panel=_panel)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        write(sys.stdout, f"kbdenoise {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    ctx: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", is_eager=True, callback=_show_version, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Restore images for Kaggle contests."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help(), nl=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0, 1, 2 or 130."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a stream put in place by somebody else
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = app(args=words, prog_name="kbdenoise", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except KbdenoiseError as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        show_error(error.message, hint=error.hint)
+        return error.exit_code
+    except typer.TyperException as error:
+        return _show_usage_error(error)
+    except (KeyboardInterrupt, typer.Abort):
+        show_error("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _let_go_of_stdout()
+        return FAILED
+    except Exception:
+        traceback.print_exc()
+        show_error(
+            "this is a bug in kbdenoise",
+            hint="please report it with the lines above and what `kbdenoise doctor` says",
+        )
+        return FAILED
+
+
+def _show_usage_error(error: typer.TyperException) -> int:
+    """Name the nearest option, or else the help page of the command that was meant."""
+    path = getattr(getattr(error, "ctx", None), "command_path", "kbdenoise")
+    hint = f"{path} --help shows what there is"
+    message = error.format_message().strip()
+    if near := getattr(error, "possibilities", None):
+        message, hint = error.message, f"did you mean {near[0]}? {hint}"
+    if message:  # without one, a help page was shown already
+        show_error(message, hint=hint)
+    return ASKED_WRONGLY
+
+
+def _let_go_of_stdout() -> None:
+    """Keep Python from complaining once more, at its exit, that nobody reads us."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,270 @@
+"""What `doctor` looks at: each check is a function that returns findings and changes nothing."""
+
+import os
+import platform
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from kbdenoise.cli.words import size
+
+State = Literal["ok", "absent", "warning", "broken"]
+
+_PACKAGES = {
+    "numpy": "numpy",
+    "scikit-image": "skimage",
+    "pillow": "PIL",
+    "pandas": "pandas",
+    "pydantic": "pydantic",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "tomli-w": "tomli_w",
+}
+_OPENCV = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+_LITTLE_DISK_BYTES = 5 * 1024**3
+_LITTLE_MEMORY_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the doctor's report."""
+
+    name: str
+    state: State
+    """'absent' is no fault; only 'broken' keeps kbdenoise from working."""
+    text: str
+    cure: str = ""
+
+
+def examine(*, data: Path, runs: Path, submissions: Path) -> list[Finding]:
+    """Look at this machine, in the order in which things can stop a person."""
+    return [
+        *_python(),
+        *_packages(),
+        *_torch(),
+        *_opencv(),
+        *_machine(),
+        *_folders(data, runs, submissions),
+        *_contests(data),
+        *_kaggle(),
+    ]
+
+
+def _python() -> Iterator[Finding]:
+    text = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    new_enough = sys.version_info >= (3, 11)
+    yield Finding(
+        name="python",
+        state="ok" if new_enough else "broken",
+        text=text,
+        cure="" if new_enough else "install Python 3.11 or newer",
+    )
+
+
+def _packages() -> Iterator[Finding]:
+    missing = [package for package, module in _PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        cure = f"pip install {' '.join(missing)}"
+        yield Finding(name="packages", state="broken", text="some are missing", cure=cure)
+    else:
+        yield Finding(
+            name="packages", state="ok", text=f"all {len(_PACKAGES)} others are installed"
+        )
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding(
+            name="torch", state="broken", text=_first_line(error), cure="pip install torch"
+        )
+        return
+    from kbdenoise.devices import device_report
+
+    yield Finding(name="torch", state="ok", text=torch.__version__)
+    for device, present, reason in device_report():
+        yield Finding(name=device, state="ok" if present else "absent", text=reason)
+
+
+def _opencv() -> Iterator[Finding]:
+    found = [package for package in _OPENCV if version_of(package)]
+    try:
+        import cv2
+    except (ImportError, OSError) as error:
+        text = _first_line(error)
+        display = "libGL" in text or "libgthread" in text
+        cure = "pip uninstall opencv-python; pip install opencv-python-headless"
+        yield Finding(
+            name="opencv",
+            state="broken",
+            text=text,
+            cure=cure if display else "pip install opencv-python",
+        )
+        return
+    if len(found) > 1:
+        yield Finding(
+            name="opencv",
+            state="warning",
+            text=f"{' and '.join(found)} are both installed and overwrite each other's files",
+            cure=f"pip uninstall {' '.join(found)}; pip install opencv-python",
+        )
+    else:
+        yield Finding(name="opencv", state="ok", text=cv2.__version__)
+
+
+def _machine() -> Iterator[Finding]:
+    free = shutil.disk_usage(_existing(Path.cwd())).free
+    little = free < _LITTLE_DISK_BYTES
+    yield Finding(
+        name="disk",
+        state="warning" if little else "ok",
+        text=f"{size(free)} free",
+        cure="free some space; a contest of 10,000 pages takes about 16 GiB" if little else "",
+    )
+    memory = memory_bytes()
+    little = 0 < memory < _LITTLE_MEMORY_BYTES
+    yield Finding(
+        name="memory",
+        state="warning" if little else "ok",
+        text=f"{size(memory)} for this process" if memory else "unknown",
+        cure="close other programs, or use a smaller --batch and --patch" if little else "",
+    )
+    yield Finding(name="cores", state="ok", text=str(core_count()))
+
+
+def _folders(*folders: Path) -> Iterator[Finding]:
+    refused = [f for f in folders if not os.access(_existing(f.absolute()), os.W_OK | os.X_OK)]
+    if refused:
+        yield Finding(
+            name="folders",
+            state="broken",
+            text=f"not allowed to write {', '.join(map(str, refused))}",
+            cure="go to a folder of your own, or name others with --data and --runs",
+        )
+    else:
+        names = ", ".join(map(str, folders))
+        yield Finding(name="folders", state="ok", text=f"{names} can be written")
+
+
+def _contests(data: Path) -> Iterator[Finding]:
+    found = sorted(p.parent.name for p in data.glob("*/contest.toml"))
+    yield Finding(
+        name="contests",
+        state="ok" if found else "absent",
+        text=", ".join(found) if found else f"none in {data}/ yet",
+        cure="" if found else "kbdenoise fetch demo",
+    )
+
+
+def _kaggle() -> Iterator[Finding]:
+    # Never imported here: the client prints, makes folders and asks the network on import.
+    if find_spec("kaggle") is None:
+        yield Finding(
+            name="kaggle",
+            state="absent",
+            text="not installed; only downloads and uploads need it",
+            cure="pip install kaggle",
+        )
+        return
+    version = version_of("kaggle") or "of unknown version"
+    sources = kaggle_credentials()
+    if not sources:
+        yield Finding(
+            name="kaggle",
+            state="absent",
+            text=f"{version}, no credentials",
+            cure="make a token at kaggle.com/settings/api, then export KAGGLE_API_TOKEN=...",
+        )
+        return
+    text = f"{version}, credentials from {sources[0]}"
+    exposed = [s for s in sources if _readable_by_others(Path(s))]
+    if exposed:
+        cure = f"chmod 600 {exposed[0]}"
+        yield Finding(name="kaggle", state="warning", text=f"{text}; others can read it", cure=cure)
+    elif len(sources) > 1:
+        yield Finding(
+            name="kaggle",
+            state="warning",
+            text=f"{text}; {', '.join(sources[1:])} too, and the client mixes them",
+            cure="keep one of them",
+        )
+    else:
+        yield Finding(name="kaggle", state="ok", text=text)
+
+
+def kaggle_credentials() -> list[str]:
+    """Where Kaggle's client would find credentials, in its own order; never their values."""
+    home = Path.home() / ".kaggle"
+    found = ["KAGGLE_API_TOKEN"] if os.environ.get("KAGGLE_API_TOKEN") else []
+    found += [str(p) for n in ("access_token", "access_token.txt") if (p := home / n).is_file()]
+    if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
+        found.append("KAGGLE_USERNAME and KAGGLE_KEY")
+    elif (key := _kaggle_folder() / "kaggle.json").is_file():
+        found.append(str(key))
+    if (login := home / "credentials.json").is_file():
+        found.append(str(login))
+    return found
+
+
+def memory_bytes() -> int:
+    """Memory that this process may have: the machine's or its container's, 0 where unknown."""
+    limits = []
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path(file).read_text()))
+        except (OSError, ValueError):  # no such file, or 'max'
+            continue
+    return min(limits, default=0)
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def version_of(package: str) -> str:
+    """The installed version, empty if the package is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _kaggle_folder() -> Path:
+    if folder := os.environ.get("KAGGLE_CONFIG_DIR"):
+        return Path(folder)
+    home = Path.home() / ".kaggle"
+    if home.is_dir() or not sys.platform.startswith("linux"):
+        return home
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
+
+
+def _readable_by_others(path: Path) -> bool:
+    if os.name == "nt" or not path.is_file():
+        return False
+    return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(p for p in (folder, *folder.parents) if p.exists())
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,66 @@
+"""Values offered by the shell's completion, without importing anything heavy."""
+
+import ast
+import contextlib
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+import typer
+
+
+def contests_here(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Contests that lie in the data folder."""
+    folder = Path(str(ctx.params.get("data") or "data"))
+    return _starting(incomplete, (p.parent.name for p in _glob(folder, "*/contest.toml")))
+
+
+def contests_known(incomplete: str) -> list[str]:
+    """Contests that `fetch` knows by name."""
+    return _starting(incomplete, keys_of_table("kbdenoise.contests.catalogue", "CONTESTS"))
+
+
+def runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Runs in the runs folder, the newest first, and the two words for a run."""
+    folder = Path(str(ctx.params.get("runs") or "runs"))
+    names = sorted((p.parent.name for p in _glob(folder, "*/run.json")), reverse=True)
+    return _starting(incomplete, ["last", "best", *names])
+
+
+def models(incomplete: str) -> list[str]:
+    """Names of the model table."""
+    from kbdenoise.models.zoo import MODELS
+
+    return _starting(incomplete, MODELS)
+
+
+def keys_of_table(module: str, table: str) -> list[str]:
+    """The keys of a module's dictionary, read from its source.
+
+    Importing the catalogue of contests takes half a second, as contests know their metrics; a
+    completion must answer at once. Returns nothing where there is no source to read.
+    """
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return []
+    try:
+        body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return []
+    for node in body:
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Dict(keys=keys)) if (
+                name == table
+            ):
+                return [str(key.value) for key in keys if isinstance(key, ast.Constant)]
+    return []
+
+
+def _starting(incomplete: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return sorted(folder.glob(pattern))
+    return []

@@ -1,0 +1,267 @@
+"""Commands from functions, and options from the dataclasses of `kbdenoise.config`.
+
+An option's own default is None, meaning "not given", so that a default is written once, in the
+configuration, and the library can tell what was asked for: default < preset < `--config` < option.
+"""
+
+import inspect
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import Field, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from kbdenoise.cli import complete
+from kbdenoise.cli.console import Console
+from kbdenoise.config import PRESETS, PredictConfig, Preset, TrainConfig
+from kbdenoise.errors import SettingsError
+
+Settings = dict[str, Any]
+"""Settings given as options, by their flat names; those not given are absent."""
+
+DATA, RUNS, SUBMISSIONS = Path("data"), Path("runs"), Path("submissions")
+"""Where the library looks too when nothing else is said."""
+
+ContestArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="CONTEST",
+        help="Name or folder of a contest; not needed where there is only one.",
+        autocompletion=complete.contests_here,
+        show_default=False,
+    ),
+]
+ContestOption = Annotated[
+    str | None,
+    typer.Option(
+        "--contest",
+        metavar="NAME",
+        help="Another contest than the one the run was trained on.",
+        autocompletion=complete.contests_here,
+        show_default=False,
+    ),
+]
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="Name of a run, the beginning of one, its folder, 'last' or 'best'.",
+        autocompletion=complete.runs,
+    ),
+]
+DataOption = Annotated[
+    Path, typer.Option("--data", metavar="FOLDER", help="Folder that holds the contests.")
+]
+RunsOption = Annotated[
+    Path, typer.Option("--runs", metavar="FOLDER", help="Folder that holds the runs.")
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="PATH", help="Where to write.", show_default=False),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", "-n", help="Check and tell, but write and send nothing.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
+PresetOption = Annotated[
+    Preset, typer.Option("--preset", help="A word for twenty numbers; `settings train` shows them.")
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings in TOML; they win over the preset, options win over them.",
+        show_default=False,
+    ),
+]
+
+_COMMON = {
+    "quiet": Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only the result, in its shortest form.")
+    ],
+    "as_json": Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")],
+    "debug": Annotated[
+        bool, typer.Option("--debug", help="Show the developer log, and tracebacks of all errors.")
+    ],
+}
+
+
+_METAVARS: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT", bool: ""}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command ready to be hung into an app."""
+
+    name: str
+    """All its words after `kbdenoise`."""
+    run: Callable[..., None]
+    examples: tuple[str, ...]
+
+    def add_to(self, app: typer.Typer, panel: str | None = None) -> None:
+        """Register the command under its last word."""
+        app.command(
+            self.name.split()[-1],
+            rich_help_panel=panel,
+            epilog=epilog(*self.examples),
+            no_args_is_help=False,
+        )(self.run)
+
+
+def command(
+    *examples: str,
+    name: str = "",
+    settings: type[TrainConfig] | type[PredictConfig] | None = None,
+) -> Callable[[Callable[..., None]], Command]:
+    """Make a command of a function.
+
+    The function's parameter `console` becomes `--quiet`, `--json` and `--debug`; its parameter
+    `settings` becomes one option for each setting of the given configuration class.
+    """
+
+    def decorate(function: Callable[..., None]) -> Command:
+        words = name or function.__name__
+        return Command(name=words, run=_faced(function, words, settings), examples=examples)
+
+    return decorate
+
+
+def group(name: str, *commands: Command, help: str, default: Command | None = None) -> typer.Typer:
+    """Commands under a common first word, which alone runs `default` or prints its help."""
+    app = typer.Typer(name=name, help=help, no_args_is_help=default is None)
+    if default is not None:
+        _set_default(app, default)
+    for entry in commands:
+        entry.add_to(app)
+    return app
+
+
+def epilog(*examples: str) -> str:
+    """The last lines of a help page."""
+    return "\n".join(["Examples:", *map(_unmarked, examples)])
+
+
+def from_file(
+    kind: type[TrainConfig] | type[PredictConfig], config: Path | None, settings: Settings
+) -> Settings:
+    """Settings of a TOML file, if there is one, under those given as options."""
+    if config is None:
+        return settings
+    from kbdenoise.config import read_settings
+
+    return read_settings(kind, config) | settings
+
+
+def follow(words: str, *, data: Path = DATA, runs: Path = RUNS) -> str:
+    """A command to go on with, which looks where this one looked."""
+    places = [("--data", data, DATA), ("--runs", runs, RUNS)]
+    extra = [f" {option} {shlex.quote(str(p))}" for option, p, usual in places if p != usual]
+    return f"kbdenoise {words}{''.join(extra)}"
+
+
+def option_name(setting: str) -> str:
+    """`time_limit` -> `--time-limit`."""
+    return "--" + setting.replace("_", "-")
+
+
+def _set_default(app: typer.Typer, default: Command) -> None:
+    own = inspect.signature(default.run).parameters.values()
+    defaults = {p.name: p.default for p in own}
+
+    def start(ctx: typer.Context, **given: Any) -> None:
+        if ctx.invoked_subcommand is None:
+            default.run(**given)
+        elif given != defaults:
+            raise SettingsError(
+                f"options of '{app.info.name}' stand before '{ctx.invoked_subcommand}'",
+                hint=f"write them after it: kbdenoise {app.info.name} {ctx.invoked_subcommand} ...",
+            )
+
+    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    _wear(start, inspect.Signature([context, *own]))
+    app.callback(invoke_without_command=True)(start)
+
+
+def _wear(function: Callable[..., None], signature: inspect.Signature) -> None:
+    """Show Typer this signature instead of the function's own."""
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    function.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+
+
+def _faced(
+    function: Callable[..., None],
+    words: str,
+    config: type[TrainConfig] | type[PredictConfig] | None,
+) -> Callable[..., None]:
+    own = [
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for p in inspect.signature(function).parameters.values()
+        if p.name not in {"console", "settings"}
+    ]
+    derived = list(_setting_options(config)) if config else []
+    common = [_parameter(key, face, default=False) for key, face in _COMMON.items()]
+
+    def run(*, quiet: bool, as_json: bool, debug: bool, **given: Any) -> None:
+        settings = {p.name: value for p in derived if (value := given.pop(p.name)) is not None}
+        with Console(words, quiet=quiet, as_json=as_json, debug=debug) as console:
+            function(console=console, **given, **({"settings": settings} if config else {}))
+
+    run.__doc__ = function.__doc__
+    _wear(run, inspect.Signature([*own, *common, *derived]))
+    return run
+
+
+def _setting_options(
+    config: type[TrainConfig] | type[PredictConfig],
+) -> Iterator[inspect.Parameter]:
+    presets = PRESETS["standard"] if config is TrainConfig else {}
+    for section in get_type_hints(config).values():
+        types = get_type_hints(section)
+        for field in fields(section):
+            face = typer.Option(
+                *_switch(field.name, types[field.name]),
+                help=_unmarked(f"{field.metadata['help']} {_default(field, presets)}"),
+                metavar=_METAVARS.get(types[field.name]),
+                min=field.metadata["min"],
+                max=field.metadata["max"],
+                show_default=False,
+                rich_help_panel=inspect.cleandoc(section.__doc__ or ""),
+                autocompletion=complete.models if field.name == "model" else None,
+            )
+            yield _parameter(field.name, Annotated[types[field.name] | None, face], default=None)
+
+
+def _parameter(name: str, annotation: Any, *, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def _switch(name: str, kind: Any) -> tuple[str, ...]:
+    option = option_name(name)
+    return (f"{option}/--no-{option[2:]}",) if kind is bool else (option,)
+
+
+def _default(field: "Field[Any]", presets: dict[str, dict[str, Any]]) -> str:
+    """The default in words; where the standard preset differs by device, both are named."""
+    by_device = {kind: layer.get(field.name, field.default) for kind, layer in presets.items()}
+    values = list(dict.fromkeys(by_device.values())) or [field.default]
+    if len(values) == 1:
+        return f"Default: {_spoken(values[0])}."
+    named = (f"{_spoken(value)} ({kind})" for kind, value in by_device.items())
+    return f"Default: {', '.join(named)}."
+
+
+def _spoken(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value == "":
+        return "empty"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _unmarked(text: str) -> str:
+    """Keep rich from reading [words in brackets] as styles."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,46 @@
+"""`kbdenoise settings`: the effective settings as TOML, to keep and to change."""
+
+from kbdenoise.cli.console import Console
+from kbdenoise.cli.options import ConfigOption, PresetOption, Settings, command, from_file, group
+from kbdenoise.config import PredictConfig, TrainConfig
+
+
+@command(
+    "kbdenoise settings train > mine.toml",
+    "kbdenoise settings train --preset quick --patch 96",
+    name="settings train",
+    settings=TrainConfig,
+)
+def train(
+    console: Console,
+    settings: Settings,
+    preset: PresetOption = "standard",
+    config: ConfigOption = None,
+) -> None:
+    """Print what `train` would use on this machine."""
+    from kbdenoise.config import to_toml
+    from kbdenoise.devices import choose_device
+    from kbdenoise.training.train import effective_settings
+
+    kind = choose_device(settings.get("device", "auto")).kind
+    effective = effective_settings(preset, kind, config, settings)
+    toml = to_toml(effective).rstrip("\n")
+    console.show(effective, text=toml, short=toml)
+
+
+@command(
+    "kbdenoise settings predict > mine.toml",
+    "kbdenoise settings predict --tile 512 --json",
+    name="settings predict",
+    settings=PredictConfig,
+)
+def predict(console: Console, settings: Settings, config: ConfigOption = None) -> None:
+    """Print what `predict`, `evaluate` and `submit` would use."""
+    from kbdenoise.config import resolve, to_toml
+
+    effective = resolve(PredictConfig(), ("settings", from_file(PredictConfig, config, settings)))
+    toml = to_toml(effective).rstrip("\n")
+    console.show(effective, text=toml, short=toml)
+
+
+app = group("settings", train, predict, help="Print the effective settings as TOML.")

@@ -1,0 +1,83 @@
+"""`kbdenoise train`: train a model, or go on with a run."""
+
+from typing import Annotated
+
+import typer
+
+from kbdenoise.cli import complete
+from kbdenoise.cli.asking import contest_or_question
+from kbdenoise.cli.console import INTERRUPTED, Console
+from kbdenoise.cli.options import (
+    DATA,
+    RUNS,
+    ConfigOption,
+    ContestArgument,
+    DataOption,
+    DryRunOption,
+    PresetOption,
+    RunsOption,
+    Settings,
+    command,
+    follow,
+)
+from kbdenoise.cli.words import duration, figure
+from kbdenoise.config import TrainConfig
+
+
+@command(
+    "kbdenoise train --preset quick --time-limit 10m",
+    "kbdenoise train --resume last",
+    settings=TrainConfig,
+)
+def train(
+    console: Console,
+    settings: Settings,
+    contest: ContestArgument = None,
+    preset: PresetOption = "standard",
+    config: ConfigOption = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run; only steps, time limit and device may change.",
+            autocompletion=complete.runs,
+            show_default=False,
+        ),
+    ] = None,
+    run_name: Annotated[
+        str, typer.Option("--name", help="Name of the new run, instead of two drawn words.")
+    ] = "",
+    data: DataOption = DATA,
+    runs: RunsOption = RUNS,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Train a model on random patches."""
+    from kbdenoise.training.train import train as train_model
+
+    name = contest if resume else contest_or_question(contest, data=data, console=console)
+    result = train_model(
+        name,
+        data=data,
+        runs=runs,
+        preset=preset,
+        config=config,
+        resume=resume,
+        run_name=run_name,
+        dry_run=dry_run,
+        progress=console.progress,
+        **settings,
+    )
+    if result.stopped_by == "dry run":
+        console.show(result, text="✓ all is in place; nothing was trained or written")
+        return
+    text = (
+        f"✓ {result.run}   {result.metric} {figure(result.best_score)} {result.unit}"
+        f" at step {result.best_step:,} · untouched {figure(result.untouched_score)}\n"
+        f"  {result.steps:,} steps in {duration(result.seconds)}, ended by: {result.stopped_by}"
+    )
+    if result.stopped_by == "interrupt":
+        console.show(result, text=text, short=result.run.name)
+        console.say(f"to go on: {follow(f'train --resume {result.run.name}', runs=runs)}")
+        raise typer.Exit(INTERRUPTED)
+    next_command = follow(f"evaluate {result.run.name}", data=data, runs=runs)
+    console.show(result, text=text, short=result.run.name, next_command=next_command)

@@ -1,0 +1,251 @@
+"""Every setting and its default, once.
+
+Options, help panels, `--config FILE`, the README table and a run's config.toml are made from these
+dataclasses. Precedence: default < preset < `--config` < option. `0` means off, as TOML has no null.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from kbdenoise.errors import SettingsError, nearest
+
+Config = TypeVar("Config", bound="TrainConfig | PredictConfig")
+Preset = Literal["quick", "standard", "best"]
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+
+
+def setting(default: Any, help: str, *, min: float | None = None, max: float | None = None) -> Any:
+    """A field with its default, the sentence that explains it, and its range."""
+    return field(default=default, metadata={"help": help, "min": min, "max": max})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Model"""
+
+    model: str = setting("kbnet-s", "Architecture; `kbdenoise models` lists them.")
+    size: str = setting("", "Named size of the architecture; empty takes its first.")
+    width: int = setting(0, "Channels at full resolution; 0 keeps the size's own.", min=0)
+    max_params: int = setting(0, "Refuse a model with more parameters; 0 means no limit.", min=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """Data"""
+
+    patch: int = setting(128, "Side of a training patch, in pixels.", min=16)
+    batch: int = setting(8, "Patches per optimiser step.", min=1)
+    flips: bool = setting(True, "Mirror patches at random.")
+    turns: bool = setting(True, "Turn patches by right angles at random.")
+    folds: int = setting(10, "Parts that the pictures are divided into, by whole groups.", min=2)
+    fold: int = setting(0, "The part that is held out for validation.", min=0)
+    seed: int = setting(0, "Seed of weights, patches and folds.", min=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimiserSettings:
+    """Optimiser"""
+
+    steps: int = setting(20_000, "Optimiser steps; the schedule ends with them.", min=1)
+    time_limit: str = setting(
+        "0", "Stop after this long, final validation included (8h, 90m, 45s); 0 means no limit."
+    )
+    loss: Literal["charbonnier", "l1", "mse"] = setting("charbonnier", "Training loss.")
+    lr: float = setting(1e-3, "Peak learning rate of AdamW.", min=0)
+    min_lr: float = setting(1e-6, "Learning rate at the end of the cosine.", min=0)
+    warmup: float = setting(0.02, "Share of the schedule spent in warm-up.", min=0, max=0.9)
+    weight_decay: float = setting(1e-4, "Weight decay of AdamW.", min=0)
+    clip: float = setting(1.0, "Largest norm of the whole gradient; 0 means off.", min=0)
+    ema: float = setting(0.999, "Decay of the averaged weights; 0 means off.", min=0, max=0.99999)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationSettings:
+    """Validation and saving"""
+
+    val_every: int = setting(1000, "Steps between validations on whole held-out pictures.", min=1)
+    val_images: int = setting(0, "Held-out pictures looked at in between; 0 means all.", min=0)
+    save_every: str = setting("5m", "Longest time between two saves of the run's state.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSettings:
+    """Device"""
+
+    device: DeviceName = setting("auto", "Where to compute.")
+    amp: bool = setting(True, "Mixed precision where the device gains from it.")
+    threads: int = setting(0, "CPU threads; 0 means all cores.", min=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """All that `train` can be told; each section is a table in TOML and a panel in the help."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    validation: ValidationSettings = field(default_factory=ValidationSettings)
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+
+    def __post_init__(self) -> None:
+        if self.data.fold >= self.data.folds:
+            raise ValueError(
+                f"--fold {self.data.fold} does not exist: --folds {self.data.folds} are numbered "
+                f"0 to {self.data.folds - 1}"
+            )
+        if self.optimiser.min_lr > self.optimiser.lr:
+            raise ValueError(
+                f"--min-lr {self.optimiser.min_lr:g} is above --lr {self.optimiser.lr:g}"
+            )
+        seconds(self.optimiser.time_limit, name="--time-limit")
+        seconds(self.validation.save_every, name="--save-every")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileSettings:
+    """Tiles"""
+
+    tile: int = setting(
+        0, "Side of a tile in pixels; 0 restores a picture whole where it fits.", min=0
+    )
+    overlap: int = setting(-1, "Pixels shared by neighbouring tiles; -1 asks the model.", min=-1)
+    tta: bool = setting(False, "Average over the eight turns and flips (eight times the work).")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictConfig:
+    """All that `predict`, `evaluate` and `submit` can be told about restoring."""
+
+    tiles: TileSettings = field(default_factory=TileSettings)
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+
+    def __post_init__(self) -> None:
+        if self.tiles.tile and self.tiles.overlap >= self.tiles.tile:
+            raise ValueError(
+                f"--overlap {self.tiles.overlap} must be smaller than --tile {self.tiles.tile}"
+            )
+
+
+# preset -> kind of device -> settings that differ from the defaults above
+PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
+    "quick": {"cpu": {}, "gpu": {}},
+    "standard": {"cpu": {}, "gpu": {}},
+    "best": {"cpu": {}, "gpu": {}},
+}
+
+
+def resolve(base: Config, *changes: tuple[str, Mapping[str, Any]]) -> Config:
+    """Apply layers of flat settings, later ones winning; a layer's name is told in its errors.
+
+    Raises SettingsError for an unknown setting (with the nearest name), a wrong type or a value out
+    of range.
+    """
+    sections = section_of(type(base))
+    content = asdict(base)
+    for source, layer in changes:
+        for name, value in layer.items():
+            if name not in sections:
+                raise SettingsError(
+                    f"{source}: unknown setting '{name}'", hint=nearest(name, sections)
+                )
+            content[sections[name]][name] = value
+    return validated(type(base), content, source=" + ".join(source for source, _ in changes))
+
+
+def read_settings(kind: type[Config], path: Path) -> dict[str, Any]:
+    """The flat settings that a TOML file with sections names; unknown keys are refused by name."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    sections = section_of(kind)
+    flat: dict[str, Any] = {}
+    for section, values in content.items():
+        if section not in set(sections.values()) or not isinstance(values, dict):
+            raise SettingsError(
+                f"{path}: unknown section '{section}'", hint=nearest(section, sections.values())
+            )
+        for name, value in values.items():
+            if sections.get(name) != section:
+                mine = [n for n, s in sections.items() if s == section]
+                raise SettingsError(
+                    f"{path}: unknown setting '{section}.{name}'", hint=nearest(name, mine)
+                )
+            flat[name] = value
+    validated(kind, content, source=str(path))
+    return flat
+
+
+def validated(kind: type[Config], content: dict[str, Any], *, source: str) -> Config:
+    """A configuration from nested tables, with types and ranges checked."""
+    from pydantic import TypeAdapter, ValidationError  # 0.1 s that a help page can do without
+
+    try:
+        config = TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{source}: {where + ': ' if where else ''}{message}") from None
+    _check_ranges(config, source)
+    return config
+
+
+def section_of(kind: type) -> dict[str, str]:
+    """Setting name -> section name, for every setting of a configuration class."""
+    return {f.name: name for name, section in get_type_hints(kind).items() for f in fields(section)}
+
+
+def replace_settings(config: Config, **values: Any) -> Config:
+    """A copy of `config` with some settings changed, each found by its name."""
+    sections = section_of(type(config))
+    for name, value in values.items():
+        section = getattr(config, sections[name])
+        config = replace(config, **{sections[name]: replace(section, **{name: value})})
+    return config
+
+
+def to_toml(config: TrainConfig | PredictConfig) -> str:
+    """The configuration as readable TOML, complete, one comment a line from the setting's help."""
+    lines = []
+    for name, section in asdict(config).items():
+        kind = get_type_hints(type(config))[name]
+        lines += [f"[{name}]"]
+        for f in fields(kind):
+            lines.append(f"{f.name} = {_toml_value(section[f.name])}  # {f.metadata['help']}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def seconds(text: str, *, name: str) -> float:
+    """A duration such as 8h, 1h30m, 90m, 45s or 0 in seconds. Raises SettingsError."""
+    if text == "0":
+        return 0.0
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not text or not match:
+        raise SettingsError(f"{name} {text!r} is no duration", hint="write 8h, 1h30m, 90m or 45s")
+    hours, minutes, rest = (int(part or 0) for part in match.groups())
+    return float(3600 * hours + 60 * minutes + rest)
+
+
+def _check_ranges(config: TrainConfig | PredictConfig, source: str) -> None:
+    for name, kind in get_type_hints(type(config)).items():
+        for f in fields(kind):
+            value = getattr(getattr(config, name), f.name)
+            low, high = f.metadata["min"], f.metadata["max"]
+            if (low is not None and value < low) or (high is not None and value > high):
+                limits = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+                raise SettingsError(f"{source}: {f.name} = {value} must be {limits}")
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,1 @@
+"""What contests are, where they come from, and what they want handed in."""

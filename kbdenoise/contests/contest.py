@@ -1,0 +1,192 @@
+"""What a contest is: where its pictures lie, how it scores, what it wants handed in.
+
+A `Contest` is plain data, kept in a readable `contest.toml` beside the pictures. A `LocalContest`
+is one that lies on this disk, ready to train on.
+"""
+
+import re
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import TypeAdapter, ValidationError
+
+from kbdenoise.atomic import write_text
+from kbdenoise.errors import DataError, SettingsError, nearest
+from kbdenoise.imaging.metrics import METRICS
+
+CONTEST_FILE = "contest.toml"
+
+GroupRule = Literal["pattern", "clean-picture", "noisyoffice-text"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """The rules of one image-restoration contest.
+
+    Folders are relative to `root`. Pairs are matched by file stem, after the two endings are taken
+    off (`page7_noisy.png` with `page7_clean.png` has the endings `_noisy` and `_clean`).
+    """
+
+    slug: str
+    """Short name: the last part of the contest's address, and of its folder in `data/`."""
+    title: str = ""
+    root: str = ""
+    """Absolute folder of pictures that are used in place; empty means beside contest.toml."""
+    noisy: str = "train/noisy"
+    clean: str = "train/clean"
+    test: str = ""
+    """Folder of the test pictures; empty when the contest has none."""
+    truth: str = ""
+    """Folder of the test pictures' truths, where they are known (the demo contest)."""
+    noisy_ending: str = ""
+    clean_ending: str = ""
+    test_ending: str = ""
+    channels: Literal[1, 3] = 3
+    """1 restores luma, 3 restores RGB."""
+    metric: str = "psnr"
+    format: str = "zip"
+    """Submission format; `kbdenoise.contests.formats` lists them."""
+    sample: str = ""
+    """The contest's own sample submission, where it has one."""
+    group_by: GroupRule = "pattern"
+    """How pictures that must stay on one side of a split are told."""
+    group_pattern: str = r"(.+)"
+    """For `group_by = "pattern"`: a regular expression on the stem; its first group is the name."""
+    holdout: tuple[str, ...] = ()
+    """Groups that make up fold 0; empty means that folds are drawn by seed."""
+    max_parameters: int = 0
+    """The contest's cap on model parameters; 0 means none."""
+    url: str = ""
+    terms: str = ""
+    """What the contest's data may be used for, in its owners' words."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.slug):
+            raise ValueError(f"slug '{self.slug}' must be lower-case letters, digits and '-'")
+        if self.metric not in METRICS:
+            raise ValueError(f"metric '{self.metric}' is unknown; {nearest(self.metric, METRICS)}")
+        try:
+            groups = re.compile(self.group_pattern).groups
+        except re.error as error:
+            raise ValueError(f"group_pattern is no regular expression: {error}") from None
+        if groups != 1:
+            raise ValueError(f"group_pattern must have exactly one group in (), it has {groups}")
+        for name in ("noisy", "clean", "test", "truth", "sample"):
+            if Path(getattr(self, name)).is_absolute() or ".." in Path(getattr(self, name)).parts:
+                raise ValueError(f"{name} must be a folder inside the root, without '..'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalContest:
+    """A contest whose pictures lie on this disk."""
+
+    folder: Path
+    """Where kbdenoise keeps what it makes of them (store, summary); holds contest.toml."""
+    contest: Contest
+
+    @property
+    def root(self) -> Path:
+        """The folder that the contest's own paths start from."""
+        return Path(self.contest.root) if self.contest.root else self.folder
+
+    @property
+    def noisy(self) -> Path:
+        """Folder of the degraded training pictures."""
+        return self.root / self.contest.noisy
+
+    @property
+    def clean(self) -> Path:
+        """Folder of the clean training pictures."""
+        return self.root / self.contest.clean
+
+    @property
+    def test(self) -> Path:
+        """Folder of the test pictures; raises DataError when the contest has none."""
+        if not self.contest.test:
+            raise DataError(
+                f"the contest {self.contest.slug} names no folder of test pictures",
+                hint=f'write test = "FOLDER" into {self.folder / CONTEST_FILE}, or name the '
+                "pictures to restore: kbdenoise predict RUN PICTURES --out FOLDER",
+            )
+        return self.root / self.contest.test
+
+    @property
+    def truth(self) -> Path | None:
+        """Folder of the test pictures' truths, or None where they are not known."""
+        return self.root / self.contest.truth if self.contest.truth else None
+
+
+def read_contest(path: Path) -> Contest:
+    """A contest from its TOML file. Raises SettingsError naming the file and the wrong key."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path}: {error.strerror}",
+            hint="run `kbdenoise fetch` first, or name another contest with --data",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    return contest_from(content, source=str(path))
+
+
+def contest_from(content: dict[str, Any], *, source: str) -> Contest:
+    """Check a table of contest fields; `source` is named in the error."""
+    known = [f.name for f in fields(Contest)]
+    for key in content:
+        if key not in known:
+            raise SettingsError(f"{source}: unknown key '{key}'", hint=nearest(key, known))
+    try:
+        return TypeAdapter(Contest).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(
+            f"{source}: {where + ': ' if where else ''}{message}",
+            hint="the contest's keys and their meaning: README, 'Adding a contest'",
+        ) from None
+
+
+def write_contest(path: Path, contest: Contest) -> None:
+    """Write contest.toml, complete, so that it can be edited by hand."""
+    write_text(path, tomli_w.dumps(asdict(contest)))
+
+
+def open_contest(name: str | Path | None, *, data: Path = Path("data")) -> LocalContest:
+    """Find a contest on this disk.
+
+    `name` is a slug in the folder `data`, a path to a contest's folder, or None for the only
+    contest there is. Raises SettingsError when several could be meant and DataError when there is
+    none.
+    """
+    folder = _find(name, data)
+    return LocalContest(folder=folder, contest=read_contest(folder / CONTEST_FILE))
+
+
+def list_contests(data: Path = Path("data")) -> list[Path]:
+    """The contest folders inside `data`, sorted by name."""
+    return sorted(p.parent for p in data.glob(f"*/{CONTEST_FILE}"))
+
+
+def _find(name: str | Path | None, data: Path) -> Path:
+    found = list_contests(data)
+    if name is None:
+        if not found:
+            raise DataError(f"there is no contest in {data}/", hint="kbdenoise fetch demo")
+        if len(found) > 1:
+            raise SettingsError(
+                f"there are {len(found)} contests in {data}/",
+                hint="choose one with --data: " + ", ".join(p.name for p in found),
+            )
+        return found[0]
+    for folder in (data / str(name), Path(name)):
+        if (folder / CONTEST_FILE).is_file():
+            return folder
+    raise DataError(
+        f"there is no contest '{name}' in {data}/",
+        hint=nearest(str(name), [p.name for p in found]) if found else f"kbdenoise fetch {name}",
+    )

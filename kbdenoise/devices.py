@@ -1,0 +1,141 @@
+"""Which device computes, in which precision, and why, in words."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kbdenoise.errors import SettingsError
+
+DeviceKind = Literal["cuda", "mps", "cpu"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceChoice:
+    """A device with the reason it was chosen."""
+
+    kind: DeviceKind
+    reason: str
+    autocast: Literal["bfloat16", "float16", ""] = ""
+    """Type of mixed precision; empty computes in float32 throughout."""
+    precision_reason: str = ""
+
+    @property
+    def text(self) -> str:
+        """One line for the screen: `cpu  no GPU was found; float32: ...`."""
+        precision = f"{self.autocast} autocast" if self.autocast else "float32"
+        return f"{self.kind}  {self.reason}; {precision}: {self.precision_reason}"
+
+    def mixed_precision(self) -> contextlib.AbstractContextManager[object]:
+        """The context to run a model in: autocast, or nothing for float32."""
+        import torch
+
+        if not self.autocast:
+            return contextlib.nullcontext()
+        return torch.autocast(self.kind, dtype=getattr(torch, self.autocast))
+
+
+def choose_device(name: str = "auto", *, amp: bool = True, threads: int = 0) -> DeviceChoice:
+    """Pick a device and a precision: CUDA, then MPS, then CPU.
+
+    `threads` > 0 limits the CPU threads of this process. Raises SettingsError for a device that
+    this machine does not have.
+    """
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name != "auto" and not found.get(name, True):
+        raise SettingsError(
+            f"--device {name} is not on this machine: {_why_not(name)}",
+            hint="use --device auto, or see `kbdenoise doctor`",
+        )
+    if name == "cuda" or (name == "auto" and found["cuda"]):
+        return _cuda(amp=amp)
+    if name == "mps" or (name == "auto" and found["mps"]):
+        return DeviceChoice(
+            kind="mps",
+            reason="Apple GPU",
+            precision_reason="half precision gains little on this backend",
+        )
+    reason = "as asked" if name == "cpu" else "no GPU was found"
+    reason = f"{reason}, {torch.get_num_threads()} threads"
+    return _cpu(reason, amp=amp)
+
+
+def free_memory_bytes(choice: DeviceChoice) -> int:
+    """Memory that new work may take on the device, in bytes; a guess of 2 GiB where unknown."""
+    import torch
+
+    if choice.kind == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
+    except (OSError, ValueError):
+        return 2 * 1024**3
+
+
+def device_report() -> list[tuple[str, bool, str]]:
+    """For `doctor`: (device, present, reason) for every kind of device."""
+    import torch
+
+    rows = [("cpu", True, f"{torch.get_num_threads()} threads, {_cpu_bfloat16()[1]}")]
+    for name, present in (
+        ("cuda", torch.cuda.is_available()),
+        ("mps", torch.backends.mps.is_available()),
+    ):
+        what = torch.cuda.get_device_name() if present and name == "cuda" else "Apple GPU"
+        rows.append((name, present, what if present else _why_not(name)))
+    return rows
+
+
+def _cuda(*, amp: bool) -> DeviceChoice:
+    import torch
+
+    reason = torch.cuda.get_device_name()
+    if not amp:
+        return DeviceChoice(kind="cuda", reason=reason, precision_reason="--no-amp")
+    if torch.cuda.get_device_capability() >= (8, 0):
+        return DeviceChoice(
+            kind="cuda",
+            reason=reason,
+            autocast="bfloat16",
+            precision_reason="this GPU computes bfloat16 natively",
+        )
+    return DeviceChoice(
+        kind="cuda",
+        reason=reason,
+        autocast="float16",
+        precision_reason="this GPU has no native bfloat16",
+    )
+
+
+def _cpu(reason: str, *, amp: bool) -> DeviceChoice:
+    native, why = _cpu_bfloat16()
+    if native and amp:
+        return DeviceChoice(kind="cpu", reason=reason, autocast="bfloat16", precision_reason=why)
+    return DeviceChoice(kind="cpu", reason=reason, precision_reason=why if amp else "--no-amp")
+
+
+def _cpu_bfloat16() -> tuple[bool, str]:
+    """Whether the processor multiplies bfloat16 matrices in hardware (AMX), and in words."""
+    try:
+        native = "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        native = False
+    return native, "this CPU has AMX for bfloat16" if native else "this CPU has no fast bfloat16"
+
+
+def _why_not(name: str) -> str:
+    import torch
+
+    if name == "mps":
+        return "this is no Mac with Apple silicon, or its macOS is older than 12.3"
+    if torch.version.cuda is None:
+        return "the installed torch is a build without CUDA"
+    return "no NVIDIA driver or GPU was found"

@@ -1,0 +1,52 @@
+"""The exception tree: one class, one exit code.
+
+Every message says what happened and where (file, option, row); `hint` says how to mend it. Only
+`cli/` turns these into text and exit codes.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class KbdenoiseError(Exception):
+    """The work failed (exit code 1)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive the default pickling between worker processes.
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+class DataError(KbdenoiseError):
+    """A file is missing, broken or unpaired."""
+
+
+class KaggleError(KbdenoiseError):
+    """Network, login, rules not accepted, daily limit."""
+
+
+class SettingsError(KbdenoiseError):
+    """The request makes no sense as given (exit code 2)."""
+
+    exit_code = 2
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the closest known word, or lists all of them.
+
+    >>> nearest("kbnet_s", ["kbnet-s", "dncnn"])
+    "did you mean 'kbnet-s'?"
+    """
+    words = sorted(known)
+    close = get_close_matches(name, words, n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else "choose one of: " + ", ".join(words)
+
+
+def _rebuild(kind: type[KbdenoiseError], message: str, hint: str) -> KbdenoiseError:
+    return kind(message, hint=hint)

@@ -1,0 +1,1 @@
+"""Arrays and files: everything that knows pixels and no network."""

@@ -1,0 +1,96 @@
+"""Cut a picture into overlapping tiles and blend them back without seams.
+
+One dimension at a time: a tile is an interval, its window a weight per pixel. The window is zero
+over a margin at inner borders, where the network lacks its surroundings, then rises as half a
+cosine through the rest of the overlap. At the picture's own border it stays one.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kbdenoise.errors import SettingsError
+
+Weights = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TilePlan:
+    """How a picture is cut: `tile` px squares sharing `overlap` px, or whole when tile is 0."""
+
+    tile: int
+    overlap: int
+    margin: int = 0
+    """Pixels at a tile's inner borders that do not count, for want of surroundings."""
+
+    def __post_init__(self) -> None:
+        if self.tile and not 0 <= self.overlap < self.tile:
+            raise SettingsError(
+                f"tiles of {self.tile} px cannot overlap by {self.overlap} px",
+                hint="the overlap must be smaller than the tile",
+            )
+
+    @property
+    def whole(self) -> bool:
+        """Whether pictures are restored in one piece."""
+        return self.tile == 0
+
+    @property
+    def text(self) -> str:
+        """For the screen: `whole` or `tiles of 512 px, overlap 64 px`."""
+        return f"tiles of {self.tile} px, overlap {self.overlap} px" if self.tile else "whole"
+
+
+def tile_starts(length: int, *, tile: int, overlap: int, multiple: int = 1) -> list[int]:
+    """First pixels of the tiles along one side of `length` px.
+
+    Neighbours share at least `overlap` px; tiles are spread evenly, start at multiples of
+    `multiple` (of which `tile` must be one), and the last reaches the picture's end. A side no
+    longer than a tile gets one tile, starting at 0.
+    """
+    units, tile_units = math.ceil(length / multiple), tile // multiple
+    step = tile_units - math.ceil(overlap / multiple)
+    if step < 1 or tile % multiple:
+        raise SettingsError(
+            f"tiles of {tile} px cannot overlap by {overlap} px in steps of {multiple} px",
+            hint=f"use a larger tile, a multiple of {multiple}, or a smaller overlap",
+        )
+    if units <= tile_units:
+        return [0]
+    count = math.ceil((units - tile_units) / step) + 1
+    return [multiple * (i * (units - tile_units) // (count - 1)) for i in range(count)]
+
+
+def window(start: int, *, length: int, tile: int, overlap: int, margin: int) -> Weights:
+    """Blending weights [min(tile, length - start)] of the tile at `start` along a side.
+
+    `margin` pixels at each inner border get a weight of zero (less where the overlap is too small
+    for it); the rest of the overlap rises smoothly.
+    """
+    size = min(tile, length - start)
+    weights = np.ones(size, dtype=np.float32)
+    margin = min(margin, max(0, (overlap - 1) // 2))
+    ramp = overlap - 2 * margin
+    if ramp <= 0:
+        return weights
+    rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(ramp) + 0.5) / ramp)
+    edge = np.concatenate([np.zeros(margin), rise]).astype(np.float32)
+    if start > 0:
+        weights[: edge.size] = edge[:size]
+    if start + size < length:
+        weights[-edge.size :] = np.minimum(weights[-edge.size :], edge[::-1])
+    return weights
+
+
+def turn(image: npt.NDArray[np.generic], index: int) -> npt.NDArray[np.generic]:
+    """One of the eight right-angle turns and mirrorings (0..7) of [..., H, W, C] or [H, W, C]."""
+    turned = np.rot90(image, index % 4, axes=(-3, -2))
+    return turned[..., ::-1, :] if index >= 4 else turned
+
+
+def turn_back(image: npt.NDArray[np.generic], index: int) -> npt.NDArray[np.generic]:
+    """The inverse of `turn`."""
+    unflipped = image[..., ::-1, :] if index >= 4 else image
+    return np.rot90(unflipped, -(index % 4), axes=(-3, -2))

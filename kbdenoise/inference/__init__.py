@@ -1,0 +1,1 @@
+"""Restore whole pictures with a trained model, and score them."""

@@ -1,0 +1,109 @@
+"""What runs a model: one protocol, so that tiles, blending and files do not care which engine.
+
+The torch engine is here; other engines only need to offer the same `Restorer`.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from kbdenoise.devices import DeviceChoice
+from kbdenoise.errors import DataError
+from kbdenoise.imaging.files import FloatImage
+from kbdenoise.models.weights import ModelCard, load_weights
+from kbdenoise.models.zoo import ModelInfo, describe_model
+
+
+class Restorer(Protocol):
+    """Anything that restores a batch of equally sized pictures."""
+
+    @property
+    def channels(self) -> int:
+        """1 for luma, 3 for RGB."""
+
+    @property
+    def multiple(self) -> int:
+        """Sides of a batch must be multiples of this, in pixels."""
+
+    @property
+    def radius(self) -> int | None:
+        """How far, in pixels, an output pixel sees; None means the whole picture."""
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        """Estimated working memory for one pixel of input, in bytes."""
+
+    def __call__(self, noisy: FloatImage) -> FloatImage:
+        """Restore float32 [B, H, W, C] in [0, 1]; the result is not clipped."""
+
+
+class TorchRestorer:
+    """A torch model on a device, behind the Restorer protocol."""
+
+    def __init__(self, model: nn.Module, *, info: ModelInfo, device: DeviceChoice) -> None:
+        self.model = model.to(device.kind).eval()
+        self.info = info
+        self.device = device
+        self.bytes_per_pixel = _working_bytes_per_pixel(self.model, info)
+
+    @property
+    def channels(self) -> int:
+        """1 for luma, 3 for RGB."""
+        return self.info.channels
+
+    @property
+    def multiple(self) -> int:
+        """Sides of a batch must be multiples of this, in pixels."""
+        return self.info.multiple
+
+    @property
+    def radius(self) -> int | None:
+        """How far, in pixels, an output pixel sees; None means the whole picture."""
+        return self.info.receptive_field
+
+    @torch.inference_mode()
+    def __call__(self, noisy: FloatImage) -> FloatImage:
+        """Restore float32 [B, H, W, C] in [0, 1]; the result is not clipped."""
+        batch = torch.from_numpy(np.ascontiguousarray(noisy.transpose(0, 3, 1, 2)))
+        with self.device.mixed_precision():
+            restored = self.model(batch.to(self.device.kind))  # [B, C, H, W]
+        return np.ascontiguousarray(restored.float().cpu().numpy().transpose(0, 2, 3, 1))
+
+
+def load_restorer(weights: Path, *, device: DeviceChoice) -> tuple[TorchRestorer, ModelCard]:
+    """A restorer from a weights file of kbdenoise. Raises DataError for a broken file."""
+    if not weights.is_file():
+        raise DataError(
+            f"{weights} does not exist: the run has not been validated or saved yet",
+            hint="let it train on: kbdenoise train --resume " + weights.parent.name,
+        )
+    model, card = load_weights(weights)
+    info = describe_model(card.model, channels=card.channels, **card.hyperparameters)
+    return TorchRestorer(model, info=info, device=device), card
+
+
+@torch.inference_mode()
+def _working_bytes_per_pixel(model: nn.Module, info: ModelInfo) -> float:
+    """Estimate peak memory per input pixel from the layers' outputs on a small picture.
+
+    The largest output is counted six times (input, output and the temporaries of a block), every
+    other layer's once in sixteen for the skips that stay alive.
+    """
+    side = max(64, info.multiple)
+    sizes: list[int] = []
+
+    def note(_module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            sizes.append(output.numel())
+
+    hooks = [m.register_forward_hook(note) for m in model.modules() if not list(m.children())]
+    try:
+        device = next(model.parameters()).device
+        model(torch.zeros(1, info.channels, side, side, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 4.0 * (6 * max(sizes) + sum(sizes) / 16) / (side * side)

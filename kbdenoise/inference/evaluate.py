@@ -1,0 +1,238 @@
+"""Score a run on its held-out pairs, against doing nothing and against classical filters."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kbdenoise.atomic import write_text
+from kbdenoise.data.pairs import find_pairs
+from kbdenoise.data.store import Store, open_store
+from kbdenoise.errors import DataError
+from kbdenoise.imaging.classical import FILTERS, choose
+from kbdenoise.imaging.files import FloatImage, to_float, write_image
+from kbdenoise.imaging.metrics import Metric, metric
+from kbdenoise.imaging.panel import difference, stack, strip
+from kbdenoise.inference.loading import contest_of, load_run
+from kbdenoise.inference.scoring import (
+    ImageScore,
+    RestoreImage,
+    pooled,
+    pooled_untouched,
+    score_pictures,
+)
+from kbdenoise.progress import Advance, Progress, counting, silent
+from kbdenoise.runs.folder import Run, read_json
+
+_FILTER_PAIRS = 12  # training pairs on which a filter's parameter is chosen
+_SHEET_ROWS = 6
+_SHEET_SIDE = 256  # px
+_DIFFERENCE_SCALE = 0.25  # of the full range, shown at full colour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodScore:
+    """One line of the comparison: a method's scores over all held-out pictures."""
+
+    method: str
+    score: float
+    psnr_db: float
+    ssim: float
+    share_of_untouched: float
+    """This score divided by doing nothing's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Scores of a run, in the unit of the contest's metric."""
+
+    run: Path
+    metric: str
+    unit: str
+    lower_is_better: bool
+    score: float
+    untouched: float
+    low: float
+    """Lower end of the bootstrap's 95 % interval of the score."""
+    high: float
+    median: float
+    p90: float
+    bias: float
+    """Mean of restored - clean, in grey levels 0..255."""
+    worst_tenth_share: float
+    """Share of the summed scores that the worst tenth of the pictures carries."""
+    rows: tuple[ImageScore, ...]
+    """One a picture, worst first."""
+    table: tuple[MethodScore, ...]
+    scores_file: Path
+    sheet_file: Path
+    """The worst pictures: noisy, restored, clean, error, removed."""
+
+
+def evaluate(
+    run: str = "last",
+    *,
+    name: str | Path | None = None,
+    data: Path = Path("data"),
+    runs: Path = Path("runs"),
+    baselines: bool = False,
+    out: Path | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Evaluation:
+    """Restore the pictures that the run held out, and score them as they would be handed in.
+
+    `baselines` adds classical filters, each with its parameter chosen on training pairs by the
+    contest's metric. Writes evaluation.csv and worst.png into `out`, by default the run's folder.
+    Further keyword arguments are settings of PredictConfig.
+    """
+    loaded = load_run(run, runs=runs, **settings)
+    local = contest_of(loaded.run, name, data=data)
+    chosen = metric(local.contest.metric)
+    store = open_store(
+        local,
+        find_pairs(local),
+        channels=local.contest.channels,
+        progress=counting(progress, "read pictures"),
+    )
+    train, held_out = _split(loaded.run, store)
+    rows = _scored(loaded.restore, store, held_out, chosen, progress, "evaluate")
+    untouched = score_pictures(lambda image: image, store, held_out, metric=chosen)
+    table = [_method("doing nothing", untouched, chosen)]
+    if baselines:
+        table += _baselines(store, train, held_out, chosen, progress)
+    table.append(_method(loaded.run.read_record().model, rows, chosen))
+    worst_first = sorted(rows, key=lambda row: row.score, reverse=chosen.lower_is_better)
+    folder = out or loaded.run.path
+    scores_file, sheet_file = folder / "evaluation.csv", folder / "worst.png"
+    write_text(scores_file, _csv(worst_first))
+    write_image(sheet_file, _sheet(loaded.restore, store, worst_first[:_SHEET_ROWS]))
+    low, high = _interval(rows, chosen)
+    scores = np.array([row.score for row in rows])
+    return Evaluation(
+        run=loaded.run.path,
+        metric=chosen.name,
+        unit=chosen.unit,
+        lower_is_better=chosen.lower_is_better,
+        score=pooled(rows, chosen),
+        untouched=pooled_untouched(rows, chosen),
+        low=low,
+        high=high,
+        median=float(np.median(scores)),
+        p90=float(np.quantile(scores, 0.9 if chosen.lower_is_better else 0.1)),
+        bias=float(np.mean([row.bias for row in rows])),
+        worst_tenth_share=_worst_tenth_share(scores),
+        rows=tuple(worst_first),
+        table=tuple(table),
+        scores_file=scores_file,
+        sheet_file=sheet_file,
+    )
+
+
+def _split(run: Run, store: Store) -> tuple[list[int], list[int]]:
+    """Indices of the run's training and held-out pictures. Raises DataError if some are gone."""
+    where = {stem: index for index, stem in enumerate(store.stems)}
+    split = read_json(run.split_file)
+    missing = [s for s in split["held_out"] + split["train"] if s not in where]
+    if missing:
+        raise DataError(
+            f"{len(missing)} pictures of the run {run.name} are no longer in the contest, "
+            f"{missing[0]} among them",
+            hint=f"put them back; {run.split_file} lists them all",
+        )
+    return [where[s] for s in split["train"]], [where[s] for s in split["held_out"]]
+
+
+def _scored(
+    restore: RestoreImage,
+    store: Store,
+    indices: Sequence[int],
+    chosen: Metric,
+    progress: Progress,
+    task: str,
+) -> list[ImageScore]:
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        progress(Advance(task=task, done=done, total=len(indices)))
+
+    return score_pictures(restore, store, indices, metric=chosen, after_each=count)
+
+
+def _baselines(
+    store: Store,
+    train: Sequence[int],
+    held_out: Sequence[int],
+    chosen: Metric,
+    progress: Progress,
+) -> list[MethodScore]:
+    some = [train[i * len(train) // _FILTER_PAIRS] for i in range(min(_FILTER_PAIRS, len(train)))]
+    pairs = [(to_float(store.noisy(i)), to_float(store.clean(i))) for i in some]
+    lines = []
+    for name, one in FILTERS.items():
+        value = choose(one, pairs, metric=chosen)
+
+        def restore(image: FloatImage, apply: Any = one.apply, value: float = value) -> FloatImage:
+            return apply(image, value)  # type: ignore[no-any-return]
+
+        rows = _scored(restore, store, held_out, chosen, progress, name)
+        lines.append(_method(f"{name} ({one.parameter}: {value:g})", rows, chosen))
+    return lines
+
+
+def _method(name: str, rows: Sequence[ImageScore], chosen: Metric) -> MethodScore:
+    score, untouched = pooled(rows, chosen), pooled_untouched(rows, chosen)
+    return MethodScore(
+        method=name,
+        score=score,
+        psnr_db=float(np.mean([row.psnr_db for row in rows])),
+        ssim=float(np.mean([row.ssim for row in rows])),
+        share_of_untouched=score / untouched if untouched else float("nan"),
+    )
+
+
+def _interval(rows: Sequence[ImageScore], chosen: Metric) -> tuple[float, float]:
+    """The 95 % interval of the pooled score under resampling of the pictures, by a fixed seed."""
+    rng = np.random.default_rng(0)
+    scores = []
+    for _ in range(1000):
+        drawn = [rows[i] for i in rng.integers(0, len(rows), len(rows))]
+        scores.append(pooled(drawn, chosen))
+    return float(np.quantile(scores, 0.025)), float(np.quantile(scores, 0.975))
+
+
+def _worst_tenth_share(scores: np.ndarray) -> float:
+    ordered = np.sort(scores)[::-1]
+    total = float(ordered.sum())
+    return float(ordered[: max(1, len(ordered) // 10)].sum()) / total if total else 0.0
+
+
+def _csv(rows: Sequence[ImageScore]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["stem", "score", "untouched", "psnr_db", "ssim", "bias"])
+    for row in rows:
+        figures = (row.score, row.untouched, row.psnr_db, row.ssim, row.bias)
+        writer.writerow([row.stem, *(f"{figure:.6g}" for figure in figures)])
+    return text.getvalue()
+
+
+def _sheet(restore: RestoreImage, store: Store, rows: Sequence[ImageScore]) -> FloatImage:
+    """A contact sheet, worst picture first."""
+    where = {stem: index for index, stem in enumerate(store.stems)}
+    strips = []
+    for row in rows:
+        noisy = to_float(store.noisy(where[row.stem]))
+        clean = to_float(store.clean(where[row.stem]))
+        restored = restore(noisy)
+        error = difference(restored, clean, scale=_DIFFERENCE_SCALE)
+        removed = difference(noisy, restored, scale=_DIFFERENCE_SCALE)
+        labels = [row.stem, f"restored: {row.score:.4g}", "clean", "error", "removed"]
+        strips.append(strip([noisy, restored, clean, error, removed], labels, side=_SHEET_SIDE))
+    return stack(strips)

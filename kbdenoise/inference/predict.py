@@ -1,0 +1,181 @@
+"""Restore whole pictures: a contest's test set, or any files and folders."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.imaging.files import (
+    Header,
+    list_images,
+    read_header,
+    read_picture,
+    suffix_rules,
+    write_pixels,
+)
+from kbdenoise.inference.loading import Loaded, contest_of, load_run
+from kbdenoise.inference.restore import restore_pixels
+from kbdenoise.progress import Advance, Fact, Progress, silent
+from kbdenoise.runs.folder import read_json, write_json
+
+MANIFEST = "restored.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What `predict` wrote, or would write on a dry run."""
+
+    run: Path
+    out: Path
+    pictures: int
+    """Pictures restored in this call."""
+    kept: int
+    """Pictures that an earlier, stopped call had restored already."""
+    megapixels: float
+    seconds: float
+    tiles: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    source: Path
+    target: Path
+    header: Header
+
+
+def predict(
+    run: str = "last",
+    pictures: Sequence[Path] = (),
+    *,
+    out: Path | None = None,
+    name: str | Path | None = None,
+    data: Path = Path("data"),
+    runs: Path = Path("runs"),
+    force: bool = False,
+    dry_run: bool = False,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Prediction:
+    """Restore pictures with a run's best weights and write them under their own names.
+
+    `pictures` are files or folders; empty means the test pictures of the run's contest (or of the
+    contest `name`). `out` defaults to submissions/RUN for the test set and to restored/ otherwise.
+    Bit depth, gray or colour, alpha and format stay as they are in each file. A call that was
+    stopped half-way goes on where it was. Further keyword arguments are settings of PredictConfig.
+
+    Raises SettingsError before anything is overwritten (unless `force`) and DataError for a
+    picture that cannot be read, before the first one is restored.
+    """
+    loaded = load_run(run, runs=runs, **settings)
+    sources = (
+        _sources(pictures)
+        if pictures
+        else list_images(contest_of(loaded.run, name, data=data).test)
+    )
+    if not sources:
+        raise DataError("there are no pictures to restore", hint="name image files or folders")
+    default = Path("restored") if pictures else Path("submissions") / loaded.run.name
+    jobs = _jobs(sources, out or default)
+    progress(Fact(label="device", text=loaded.device.text))
+    todo = _still_to_do(jobs, loaded, out or default, force=force, dry_run=dry_run)
+    started = time.monotonic()
+    plans = {loaded.plan(job.header.height, job.header.width).text for job in jobs}
+    if not dry_run:
+        for done, job in enumerate(todo):
+            progress(Advance(task="restore", done=done, total=len(todo)))
+            _restore(job, loaded)
+        progress(Advance(task="restore", done=len(todo), total=len(todo)))
+    return Prediction(
+        run=loaded.run.path,
+        out=out or default,
+        pictures=len(todo),
+        kept=len(jobs) - len(todo),
+        megapixels=sum(job.header.height * job.header.width for job in todo) / 1e6,
+        seconds=time.monotonic() - started,
+        tiles="; ".join(sorted(plans)),
+        device=loaded.device.kind,
+    )
+
+
+def _sources(pictures: Sequence[Path]) -> list[Path]:
+    """Files as they are, folders as the images in them."""
+    sources = []
+    for path in pictures:
+        if path.is_dir():
+            inside = list_images(path)
+            if not inside:
+                raise DataError(f"there are no images in {path}", hint="name another folder")
+            sources += inside
+        else:
+            suffix_rules(path.suffix)
+            sources.append(path)
+    return sources
+
+
+def _jobs(sources: Sequence[Path], out: Path) -> list[_Job]:
+    """Read every header and settle every target, so that trouble shows before the work begins."""
+    if out.exists() and not out.is_dir():
+        raise SettingsError(f"{out} is a file", hint="name a folder with --out")
+    targets: dict[Path, Path] = {}
+    jobs = []
+    for source in sources:
+        target = out / source.name
+        if target in targets:
+            raise SettingsError(
+                f"{targets[target]} and {source} would both be written to {target}",
+                hint="restore them in two calls with different --out folders",
+            )
+        if target.resolve() == source.resolve():
+            raise SettingsError(
+                f"{source} would be overwritten by its own restoration",
+                hint="name another folder with --out",
+            )
+        targets[target] = source
+        jobs.append(_Job(source=source, target=target, header=read_header(source)))
+    return jobs
+
+
+def _still_to_do(
+    jobs: Sequence[_Job], loaded: Loaded, out: Path, *, force: bool, dry_run: bool
+) -> list[_Job]:
+    """Leave out what an earlier call of exactly this work has finished; refuse to overwrite."""
+    work = {
+        "run": loaded.run.name,
+        "weights_sha256": _sha256(
+            loaded.run.best if loaded.run.best.is_file() else loaded.run.last
+        ),
+        "settings": asdict(loaded.config.tiles),
+    }
+    manifest = out / MANIFEST
+    same = manifest.is_file() and read_json(manifest) == work
+    present = [job for job in jobs if job.target.exists()]
+    if present and not same and not force:
+        raise SettingsError(
+            f"{present[0].target} is there already"
+            + (f", and {len(present) - 1} more" if len(present) > 1 else ""),
+            hint="add --force to overwrite, or name another folder with --out",
+        )
+    if not dry_run:
+        write_json(manifest, work)
+    return [job for job in jobs if not (same and not force and job.target.exists())]
+
+
+def _restore(job: _Job, loaded: Loaded) -> None:
+    picture = read_picture(job.source)
+    plan = loaded.plan(job.header.height, job.header.width)
+    restored = restore_pixels(
+        picture.pixels,
+        loaded.restorer,
+        plan=plan,
+        tta=loaded.config.tiles.tta,
+        bit_depth=picture.bit_depth,
+    )
+    write_pixels(job.target, restored, alpha=picture.alpha)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,1 @@
+"""The architectures, their table, their weights on disk and what they cost."""

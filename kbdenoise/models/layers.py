@@ -1,0 +1,71 @@
+"""Small pieces that several architectures share."""
+
+import torch
+from torch import Tensor, nn
+
+from kbdenoise.errors import SettingsError
+
+
+class LayerNorm2d(nn.Module):
+    """Normalise every pixel over its channels, with a learned gain and offset a channel.
+
+    [B, C, H, W] -> [B, C, H, W] in the input's type; the statistics are always taken in fp32 (or
+    fp64), because squares of bf16 and fp16 activations lose the small differences they measure.
+
+    Source: Ba et al., 'Layer Normalization', 2016 (arXiv:1607.06450), over channels as in NAFNet
+    (arXiv:2204.04676), eps included.
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x`."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        centred = wide - wide.mean(1, keepdim=True)
+        scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
+        weight, bias = self.weight[:, None, None], self.bias[:, None, None]
+        return (centred * scale * weight + bias).to(x.dtype)
+
+
+class SimpleGate(nn.Module):
+    """The product of the two halves of the channels: [B, 2C, H, W] -> [B, C, H, W].
+
+    Source: Chen et al., 'Simple Baselines for Image Restoration', 2022 (arXiv:2204.04676).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply the halves."""
+        left, right = x.chunk(2, dim=1)
+        return left * right
+
+
+def check_image_batch(x: Tensor, *, channels: int, multiple: int, model: str) -> None:
+    """Refuse a batch that the network cannot take, in words.
+
+    Raises SettingsError unless `x` is [B, channels, H, W] with both sides a multiple of `multiple`.
+    """
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise SettingsError(
+            f"{model} was built for {channels} channels and cannot take a tensor of shape "
+            f"{list(x.shape)}",
+            hint=f"give it [batch, {channels}, height, width]",
+        )
+    height, width = x.shape[2:]
+    if height % multiple or width % multiple or not height * width:
+        raise SettingsError(
+            f"{model} needs sides that are multiples of {multiple} px, but got {width}x{height} px",
+            hint="pad the image by reflection first; the restorer does that by itself",
+        )
+
+
+def check_counts(model: str, *, least: int = 1, **counts: int) -> None:
+    """Raises SettingsError naming the first of `counts` that is smaller than `least`."""
+    for name, value in counts.items():
+        if value < least:
+            raise SettingsError(
+                f"{name} of {model} is {value}", hint=f"choose a {name} of at least {least}"
+            )

@@ -1,0 +1,1 @@
+"""From restored pages to a checked, scored submission file."""

@@ -1,0 +1,1 @@
+"""Train a model, save it, and go on exactly where it stopped."""

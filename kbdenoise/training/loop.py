@@ -1,0 +1,245 @@
+"""The training loop: one function that reads downwards, and the few helpers it calls."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kbdenoise.config import TileSettings, seconds
+from kbdenoise.data.patches import prefetch, to_tensor
+from kbdenoise.devices import free_memory_bytes
+from kbdenoise.errors import DataError
+from kbdenoise.imaging.files import FloatImage
+from kbdenoise.inference.engines import TorchRestorer
+from kbdenoise.inference.restore import plan_tiles, restore_image
+from kbdenoise.inference.scoring import pooled, score_pictures
+from kbdenoise.models.weights import save_weights
+from kbdenoise.progress import Advance, Note, Progress
+from kbdenoise.training.losses import LOSSES
+from kbdenoise.training.schedules import warmup_cosine
+from kbdenoise.training.session import Session, card, save
+
+_MOST_SKIPPED_IN_A_ROW = 50
+_REPORT_EVERY_S = 0.5
+
+
+@dataclass(slots=True, kw_only=True)
+class Clock:
+    """Seconds of a run over all its sittings, and when it was last saved and reported."""
+
+    before_s: float
+    started: float
+    saved: float
+    reported: float
+    reported_step: int
+
+    @classmethod
+    def start(cls, session: Session) -> "Clock":
+        """Go on from the seconds that earlier sittings took."""
+        moment = time.monotonic()
+        return cls(
+            before_s=session.elapsed_s,
+            started=moment,
+            saved=moment,
+            reported=moment,
+            reported_step=session.step,
+        )
+
+    def elapsed_s(self) -> float:
+        """Seconds since the run's start, pauses between sittings left out."""
+        return self.before_s + time.monotonic() - self.started
+
+
+def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: Progress) -> str:
+    """Train until the steps are done, the time is over or someone asks to stop; says which.
+
+    Validates and saves on the way. A stop on request is saved but not validated, so that the
+    resumed run goes exactly the way of one that was never stopped.
+    """
+    clock = Clock.start(session)
+    last_step, validate_every = session.config.optimiser.steps, session.config.validation.val_every
+    with closing(prefetch(session.sampler, start=session.step, stop=last_step)) as batches:
+        while session.step < last_step and not _time_is_over(session, clock):
+            if asked_to_stop():
+                save(session, status="interrupted", stopped_by="interrupt")
+                return "interrupt"
+            noisy, clean = (to_tensor(p, device=session.device.kind) for p in next(batches))
+            rate = _set_rate(session, clock)
+            loss = _optimise(session, noisy, clean)
+            session.step += 1
+            session.average.update(session.model, step=session.step)
+            _note_loss(session, loss)
+            session.elapsed_s = clock.elapsed_s()
+            _report(session, clock, rate, progress)
+            if session.step % validate_every == 0 and session.step < last_step:
+                validate(session, rate=rate, clock=clock, progress=progress)
+            if time.monotonic() - clock.saved > seconds(
+                session.config.validation.save_every, name="--save-every"
+            ):
+                save(session)
+                clock.saved = time.monotonic()
+    if session.validated_step < session.step:
+        validate(session, rate=_set_rate(session, clock), clock=clock, progress=progress)
+    stopped_by = "steps" if session.step >= last_step else "time limit"
+    save(session, status="finished", stopped_by=stopped_by)
+    return stopped_by
+
+
+def validate(session: Session, *, rate: float, clock: Clock, progress: Progress) -> None:
+    """Score the averaged weights on whole held-out pictures; keep them if they are the best."""
+    started = time.monotonic()
+    indices = validation_indices(session)
+    restore = _restorer(session)
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        progress(Advance(task="validate", done=done, total=len(indices)))
+
+    rows = score_pictures(
+        restore, session.store, indices, metric=session.metric, with_ssim=False, after_each=count
+    )
+    session.model.train()
+    score = pooled(rows, session.metric)
+    is_best = session.best_step == 0 or session.metric.better(score, session.best_score)
+    if is_best:
+        session.best_score, session.best_step = score, session.step
+        save_weights(session.run.best, session.average.model, card=card(session))
+    session.validation_s = time.monotonic() - started
+    session.elapsed_s = clock.elapsed_s()
+    psnr_db = sum(row.psnr_db for row in rows) / len(rows)
+    session.history.append(_history_row(session, rate=rate, score=score, psnr_db=psnr_db))
+    values = {session.metric.name: score, "psnr_db": psnr_db, "best": "yes" if is_best else "no"}
+    progress(Note(text=f"validation at step {session.step:,}", values=values))
+    save(session)
+    clock.saved = clock.reported = time.monotonic()
+    clock.reported_step = session.step
+
+
+def validation_indices(session: Session) -> list[int]:
+    """The held-out pictures looked at between epochs: all, or an even choice of `val_images`."""
+    held_out = list(session.split.held_out)
+    wanted = session.config.validation.val_images
+    if not wanted or wanted >= len(held_out):
+        return held_out
+    return [held_out[i * len(held_out) // wanted] for i in range(wanted)]
+
+
+def _optimise(session: Session, noisy: Tensor, clean: Tensor) -> float:
+    """One optimiser step on a batch [B, C, P, P]; returns the loss, NaN for a skipped step."""
+    session.optimiser.zero_grad(set_to_none=True)
+    with session.device.mixed_precision():
+        restored = session.model(noisy)  # [B, C, P, P]
+    loss = LOSSES[session.config.optimiser.loss](restored.float(), clean)
+    session.scaler.scale(loss).backward()
+    session.scaler.unscale_(session.optimiser)
+    limit = session.config.optimiser.clip or math.inf
+    norm = torch.nn.utils.clip_grad_norm_(session.model.parameters(), limit)
+    value, finite = float(loss.detach()), bool(torch.isfinite(norm))  # both wait for the GPU
+    if finite or session.scaler.is_enabled():  # the scaler skips a step by itself
+        session.scaler.step(session.optimiser)
+    session.scaler.update()
+    return value if finite and math.isfinite(value) else math.nan
+
+
+def _note_loss(session: Session, loss: float) -> None:
+    """Keep the running mean; stop when one step after the other is not finite."""
+    if math.isfinite(loss):
+        session.skipped_in_a_row = 0
+        first = not math.isfinite(session.mean_loss)
+        session.mean_loss = loss if first else 0.99 * session.mean_loss + 0.01 * loss
+        return
+    session.skipped_steps += 1
+    session.skipped_in_a_row += 1
+    if session.skipped_in_a_row >= _MOST_SKIPPED_IN_A_ROW:
+        raise DataError(
+            f"training diverged: {session.skipped_in_a_row} steps in a row up to step "
+            f"{session.step:,} had no finite gradient",
+            hint=f"the weights of step {session.best_step:,} are kept in {session.run.best}; "
+            f"train again with a smaller --lr than {session.config.optimiser.lr:g}",
+        )
+
+
+def _set_rate(session: Session, clock: Clock) -> float:
+    """Set the next step's learning rate, by steps or, with a time limit, by the clock."""
+    settings = session.config.optimiser
+    done = session.step / settings.steps
+    if session.time_limit_s:
+        usable = max(1.0, session.time_limit_s - _reserve_s(session))
+        done = max(done, clock.elapsed_s() / usable)
+    rate = warmup_cosine(
+        min(1.0, done), lr=settings.lr, min_lr=settings.min_lr, warmup=settings.warmup
+    )
+    for group in session.optimiser.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _time_is_over(session: Session, clock: Clock) -> bool:
+    limit = session.time_limit_s
+    return bool(limit) and clock.elapsed_s() >= limit - _reserve_s(session)
+
+
+def _reserve_s(session: Session) -> float:
+    """Seconds to keep for the last validation and save."""
+    return min(1.2 * session.validation_s + 3.0, 0.5 * session.time_limit_s)
+
+
+def _report(session: Session, clock: Clock, rate: float, progress: Progress) -> None:
+    """Tell the speed and the time left, about twice a second."""
+    interval_s = time.monotonic() - clock.reported
+    if interval_s < _REPORT_EVERY_S or session.step == clock.reported_step:
+        return
+    steps_per_s = (session.step - clock.reported_step) / interval_s
+    clock.reported, clock.reported_step = time.monotonic(), session.step
+    left_s = (session.config.optimiser.steps - session.step) / steps_per_s
+    if session.time_limit_s:
+        left_s = min(left_s, session.time_limit_s - session.elapsed_s)
+    values = {
+        "step": session.step,
+        "loss": session.mean_loss,
+        "lr": rate,
+        "images_per_s": steps_per_s * session.config.data.batch,
+        "left_s": left_s,
+    }
+    share = session.elapsed_s / (session.elapsed_s + left_s)
+    progress(Advance(task="train", done=share, total=1.0, values=values))
+
+
+def _restorer(session: Session) -> Callable[[FloatImage], FloatImage]:
+    restorer = TorchRestorer(session.average.model, info=session.info, device=session.device)
+    memory_bytes = free_memory_bytes(session.device)
+
+    def restore(image: FloatImage) -> FloatImage:
+        plan = plan_tiles(
+            restorer,
+            height=image.shape[0],
+            width=image.shape[1],
+            settings=TileSettings(),
+            memory_bytes=memory_bytes,
+        )
+        return restore_image(image, restorer, plan=plan)
+
+    return restore
+
+
+def _history_row(
+    session: Session, *, rate: float, score: float, psnr_db: float
+) -> dict[str, float]:
+    seen = session.step * session.config.data.batch
+    return {
+        "step": session.step,
+        "epoch": seen / len(session.split.train),
+        "seconds": session.elapsed_s,
+        "lr": rate,
+        "loss": session.mean_loss,
+        "val_score": score,
+        "val_psnr_db": psnr_db,
+        "images_per_s": seen / session.elapsed_s,
+        "skipped_steps": session.skipped_steps,
+    }

@@ -1,0 +1,174 @@
+"""All that a training run consists of while it goes on, and its trip to the disk and back.
+
+`state.pt` alone decides what a resumed run knows: it is written whole or not at all, after the
+weights files, so that a kill between two writes costs some repeated steps and nothing else.
+"""
+
+import io
+import pickle
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kbdenoise.atomic import atomic_write
+from kbdenoise.config import TrainConfig, seconds
+from kbdenoise.data.patches import PatchSampler
+from kbdenoise.data.splits import Split
+from kbdenoise.data.store import Store
+from kbdenoise.devices import DeviceChoice
+from kbdenoise.errors import DataError
+from kbdenoise.imaging.metrics import Metric
+from kbdenoise.models.weights import ModelCard, save_weights
+from kbdenoise.models.zoo import ModelInfo
+from kbdenoise.runs.folder import Run, RunRecord, now
+from kbdenoise.runs.history import write_history
+from kbdenoise.training.ema import WeightAverage
+
+_STATE_VERSION = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """A run in memory. Counters are since the run's start, over all its sittings."""
+
+    run: Run
+    record: RunRecord
+    config: TrainConfig
+    metric: Metric
+    device: DeviceChoice
+    info: ModelInfo
+    store: Store
+    split: Split
+    sampler: PatchSampler
+    model: nn.Module
+    average: WeightAverage
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    elapsed_s: float = 0.0
+    """Seconds of all sittings up to the newest save or clock reading."""
+    best_score: float = float("nan")
+    best_step: int = 0
+    mean_loss: float = float("nan")
+    """Running mean of the loss, over about a hundred steps."""
+    skipped_steps: int = 0
+    """Steps whose gradient was not finite."""
+    skipped_in_a_row: int = 0
+    validation_s: float = 0.0
+    """How long the newest validation took."""
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def time_limit_s(self) -> float:
+        """0 means none."""
+        return seconds(self.config.optimiser.time_limit, name="--time-limit")
+
+    @property
+    def validated_step(self) -> int:
+        """The step of the newest validation, 0 before the first."""
+        return int(self.history[-1]["step"]) if self.history else 0
+
+
+def save(session: Session, *, status: str = "running", stopped_by: str = "") -> None:
+    """Write last weights, history, record and state, each atomically, the state last."""
+    save_weights(session.run.last, session.average.model, card=card(session))
+    write_history(session.run.history_file, session.history)
+    has_score = session.best_step > 0
+    session.record = replace(
+        session.record,
+        status=status,  # type: ignore[arg-type]
+        stopped_by=stopped_by,
+        updated_at=now(),
+        steps=session.step,
+        seconds=round(session.elapsed_s, 1),
+        best_score=session.best_score if has_score else None,
+        best_step=session.best_step,
+    )
+    session.run.write_record(session.record)
+    with atomic_write(session.run.state_file) as file:
+        torch.save(_state(session), file)
+
+
+def load(session: Session) -> None:
+    """Put the state on the disk into a freshly built session of the same settings.
+
+    Raises DataError if the file is missing, damaged or of another model.
+    """
+    state = _read_state(session.run.state_file)
+    try:
+        session.model.load_state_dict(state["model"])
+        if session.average.decay:
+            session.average.model.load_state_dict(state["average"])
+        session.optimiser.load_state_dict(state["optimiser"])
+        if state["scaler"]:
+            session.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["torch_rng"])
+        for name, value in state["counters"].items():
+            setattr(session, name, value)
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{session.run.state_file} does not fit its run: {error}",
+            hint="the weights in best.safetensors are still good; start a new run",
+        ) from error
+
+
+def card(session: Session) -> ModelCard:
+    """What a weights file of this run says about itself."""
+    return ModelCard(
+        model=session.info.name,
+        channels=session.info.channels,
+        hyperparameters=session.info.hyperparameters,
+        metadata={
+            "contest": session.record.contest,
+            "run": session.run.name,
+            "step": session.step,
+            "metric": session.metric.name,
+        },
+    )
+
+
+_COUNTERS = (
+    "step",
+    "elapsed_s",
+    "best_score",
+    "best_step",
+    "mean_loss",
+    "skipped_steps",
+    "skipped_in_a_row",
+    "validation_s",
+    "history",
+)
+
+
+def _state(session: Session) -> dict[str, Any]:
+    return {
+        "version": _STATE_VERSION,
+        "model": session.model.state_dict(),
+        "average": session.average.model.state_dict() if session.average.decay else {},
+        "optimiser": session.optimiser.state_dict(),
+        "scaler": session.scaler.state_dict(),
+        "torch_rng": torch.get_rng_state(),
+        "counters": {name: getattr(session, name) for name in _COUNTERS},
+    }
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        content = io.BytesIO(path.read_bytes())
+        state = torch.load(content, map_location="cpu", weights_only=True)
+        if state["version"] != _STATE_VERSION:
+            raise DataError(f"{path} was written by another version of kbdenoise")
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} does not exist: the run was stopped before its first save",
+            hint="start it again: kbdenoise train",
+        ) from error
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise DataError(
+            f"cannot read {path}: it is damaged ({type(error).__name__})",
+            hint="the weights in best.safetensors are still good; start a new run",
+        ) from error
+    return dict(state)

@@ -1,0 +1,193 @@
+"""What a contest.toml may say, and how a contest is found on this disk."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis.strategies import from_regex, sampled_from
+
+from kbdenoise.contests.catalogue import CONTESTS
+from kbdenoise.contests.contest import (
+    CONTEST_FILE,
+    Contest,
+    LocalContest,
+    contest_from,
+    list_contests,
+    open_contest,
+    read_contest,
+    write_contest,
+)
+from kbdenoise.errors import DataError, SettingsError
+
+
+def saved(folder: Path, slug: str) -> Path:
+    write_contest(folder / slug / CONTEST_FILE, Contest(slug=slug))
+    return folder / slug
+
+
+@pytest.mark.parametrize("slug", CONTESTS)
+def test_every_contest_of_the_catalogue_survives_its_toml_file(slug: str, tmp_path: Path) -> None:
+    write_contest(tmp_path / CONTEST_FILE, CONTESTS[slug])
+
+    assert CONTESTS[slug].slug == slug
+    assert read_contest(tmp_path / CONTEST_FILE) == CONTESTS[slug]
+
+
+@given(
+    slug=from_regex(r"[a-z0-9][a-z0-9-]{0,30}", fullmatch=True),
+    text=from_regex(r"[^\x00-\x1f\x7f]{0,40}", fullmatch=True),
+    channels=sampled_from([1, 3]),
+)
+def test_any_contest_survives_its_toml_file(
+    slug: str, text: str, channels: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("toml") / CONTEST_FILE
+    contest = Contest(slug=slug, title=text, terms=text, channels=channels, holdout=(text, "VA"))
+
+    write_contest(path, contest)
+
+    assert read_contest(path) == contest
+
+
+def test_a_toml_file_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
+    (tmp_path / CONTEST_FILE).write_text('slug = "mine"\nholdout = ["a", "b"]\n')
+
+    assert read_contest(tmp_path / CONTEST_FILE) == Contest(slug="mine", holdout=("a", "b"))
+
+
+def test_a_written_contest_names_every_field(tmp_path: Path) -> None:
+    write_contest(tmp_path / CONTEST_FILE, Contest(slug="mine"))
+
+    written = (tmp_path / CONTEST_FILE).read_text()
+
+    assert [line.split(" = ")[0] for line in written.splitlines()] == list(
+        asdict(Contest(slug="mine"))
+    )
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
+    with pytest.raises(SettingsError, match=r"x\.toml: unknown key 'nosy'") as caught:
+        contest_from({"slug": "mine", "nosy": "a"}, source="x.toml")
+
+    assert caught.value.hint == "did you mean 'noisy'?"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("channels", 2, "channels"),
+        ("channels", "three", "channels"),
+        ("group_by", "colour", "group_by"),
+        ("holdout", "VA", "holdout"),
+        ("noisy", 7, "noisy"),
+        ("max_parameters", "many", "max_parameters"),
+        ("metric", "pnsr", "metric 'pnsr' is unknown; did you mean 'psnr'"),
+        ("noisy", "/somewhere", "noisy must be a folder inside the root"),
+        ("clean", "../clean", "clean must be a folder inside the root"),
+        ("test", "a/../../b", "test must be a folder inside the root"),
+        ("truth", "/truth", "truth must be a folder inside the root"),
+        ("sample", "../sample.csv", "sample must be a folder inside the root"),
+        ("slug", "Mine", "slug 'Mine' must be lower-case"),
+        ("slug", "", "slug '' must be lower-case"),
+        ("slug", "-mine", "must be lower-case"),
+        ("slug", "my contest", "must be lower-case"),
+        ("slug", "../mine", "must be lower-case"),
+        ("slug", "mine\n", "must be lower-case"),
+        ("group_pattern", "(", "group_pattern is no regular expression"),
+        ("group_pattern", ".+", "exactly one group in .., it has 0"),
+        ("group_pattern", "(.)(.)", "exactly one group in .., it has 2"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_file_and_key(key: str, value: object, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
+        contest_from({"slug": "mine", key: value}, source="x.toml")
+
+    assert str(caught.value).startswith("x.toml: ")
+
+
+def test_a_contest_without_a_slug_is_refused() -> None:
+    with pytest.raises(SettingsError, match="slug"):
+        contest_from({"title": "No name"}, source="x.toml")
+
+
+@pytest.mark.parametrize("content", [b"slug = ", b"\xff\xfe"])
+def test_a_file_that_is_no_toml_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / CONTEST_FILE
+    path.write_bytes(content)
+
+    with pytest.raises(SettingsError, match="is not valid TOML") as caught:
+        read_contest(path)
+
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot read") as caught:
+        read_contest(tmp_path / CONTEST_FILE)
+
+    assert "kbdenoise fetch" in caught.value.hint
+
+
+def test_paths_start_from_the_contest_folder_unless_a_root_is_set(tmp_path: Path) -> None:
+    contest = Contest(slug="mine", test="t", truth="u")
+
+    beside = LocalContest(folder=tmp_path, contest=contest)
+    elsewhere = LocalContest(folder=tmp_path, contest=replace(contest, root="/pictures"))
+
+    assert beside.noisy == tmp_path / "train/noisy"
+    assert elsewhere.clean == Path("/pictures/train/clean")
+    assert (elsewhere.test, elsewhere.truth) == (Path("/pictures/t"), Path("/pictures/u"))
+
+
+def test_a_contest_without_test_pictures_says_where_to_name_them(tmp_path: Path) -> None:
+    local = LocalContest(folder=tmp_path, contest=Contest(slug="mine"))
+
+    with pytest.raises(DataError, match="names no folder of test pictures") as caught:
+        _ = local.test
+
+    assert str(tmp_path / CONTEST_FILE) in caught.value.hint
+    assert local.truth is None
+
+
+def test_a_contest_is_opened_by_slug_or_by_path(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "first")
+    saved(tmp_path, "second")
+
+    assert open_contest("first", data=tmp_path).folder == folder
+    assert open_contest(folder, data=tmp_path / "elsewhere").contest.slug == "first"
+
+
+def test_without_a_name_the_only_contest_is_opened(tmp_path: Path) -> None:
+    saved(tmp_path, "first")
+    (tmp_path / "no-contest").mkdir()
+
+    assert open_contest(None, data=tmp_path).contest.slug == "first"
+
+
+def test_without_a_name_several_contests_are_a_question(tmp_path: Path) -> None:
+    saved(tmp_path, "second")
+    saved(tmp_path, "first")
+
+    with pytest.raises(SettingsError, match="there are 2 contests") as caught:
+        open_contest(None, data=tmp_path)
+
+    assert caught.value.hint.endswith("first, second")
+    assert [p.name for p in list_contests(tmp_path)] == ["first", "second"]
+
+
+@pytest.mark.parametrize("data", [".", "missing"])
+def test_without_any_contest_the_demo_is_proposed(data: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no contest in") as caught:
+        open_contest(None, data=tmp_path / data)
+
+    assert caught.value.hint == "kbdenoise fetch demo"
+
+
+def test_a_mistyped_contest_gets_the_nearest_name(tmp_path: Path) -> None:
+    saved(tmp_path, "khu-descan")
+
+    with pytest.raises(DataError, match="there is no contest 'khu-descam'") as caught:
+        open_contest("khu-descam", data=tmp_path)
+
+    assert caught.value.hint == "did you mean 'khu-descan'?"

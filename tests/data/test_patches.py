@@ -1,0 +1,220 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import booleans, integers
+
+from kbdenoise.data.pairs import find_pairs
+from kbdenoise.data.patches import PatchSampler, prefetch, to_tensor, turn_into
+from kbdenoise.data.store import Store, open_store
+from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.imaging.files import Pixels, write_pixels
+
+SIZES = ((16, 16), (16, 40), (33, 17), (25, 29))
+
+
+def make_store(make_contest, *, channels: int = 3, bits: int = 8) -> Store:
+    """Four pictures of different sizes in which clean = top - noisy, and no two patches agree."""
+    local = make_contest(pages=0, tests=0)
+    top = 2**bits - 1
+    for number, (height, width) in enumerate(SIZES):
+        shape, dtype = (height, width, channels), np.uint8 if bits == 8 else np.uint16
+        noisy = np.random.default_rng(number).integers(0, top + 1, shape, dtype=dtype)
+        write_pixels(local.noisy / f"{number}.png", noisy)
+        write_pixels(local.clean / f"{number}.png", top - noisy)
+    return open_store(local, find_pairs(local), channels=channels)
+
+
+@pytest.fixture
+def store(make_contest) -> Store:
+    return make_store(make_contest)
+
+
+def turned(picture: Pixels, turn: int) -> Pixels:
+    """The oracle of the eight positions."""
+    return np.rot90(picture if turn < 4 else picture[:, ::-1], turn % 4)
+
+
+def origin(patch: Pixels, store: Store) -> tuple[int, int, int, int]:
+    """Picture, turn, top and left of a noisy patch, found by looking everywhere."""
+    side = patch.shape[0]
+    for turn in range(8):
+        for i in range(len(store)):
+            picture = turned(store.noisy(i), turn)
+            windows = np.lib.stride_tricks.sliding_window_view(picture, patch.shape)
+            found = np.argwhere((windows == patch).all(axis=(2, 3, 4, 5)))
+            if len(found):
+                return i, turn, int(found[0][0]), int(found[0][1])
+    raise AssertionError(f"no turned picture holds this patch of {side} px")
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    step=integers(0, 10**9),
+    seed=integers(0, 2**63),
+    patch=integers(8, 16),
+    flips=booleans(),
+    turns=booleans(),
+)
+def test_every_patch_is_a_window_of_a_turned_picture(store, step, seed, patch, flips, turns):
+    sampler = PatchSampler(
+        store, range(4), patch=patch, batch=3, seed=seed, flips=flips, turns=turns
+    )
+    allowed = {(0, 0): [0], (1, 0): [0, 2, 4, 6], (0, 1): [0, 1, 2, 3], (1, 1): list(range(8))}
+
+    batch = sampler.batch(step)
+
+    np.testing.assert_array_equal(batch.clean, 255 - batch.noisy)
+    for one in batch.noisy:
+        assert origin(one, store)[1] in allowed[flips, turns]
+
+
+def test_every_turn_and_every_place_comes_up(store):
+    sampler = PatchSampler(store, [3], patch=16, batch=64, seed=0)
+
+    origins = {origin(one, store) for step in range(24) for one in sampler.batch(step).noisy}
+
+    assert {turn for _, turn, _, _ in origins} == set(range(8))
+    upright = {(top, left) for _, turn, top, left in origins if turn == 0}
+    assert {top for top, _ in upright} == set(range(10))
+    assert {left for _, left in upright} == set(range(14))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_turns_agree_with_numpy_and_invent_no_value(channels, dtype):
+    picture = np.random.default_rng(0).integers(0, 200, (20, 23, channels)).astype(dtype)
+    patch = picture[3:12, 5:14]
+    for turn in range(8):
+        out = np.zeros((2, 9, 9, channels), dtype)
+
+        turn_into(out[1], patch, turn=turn)
+
+        np.testing.assert_array_equal(out[1], turned(patch, turn))
+        assert not out[0].any()
+
+
+def test_a_batch_repeats_by_seed_and_step_whatever_came_before(store):
+    first = PatchSampler(store, range(4), patch=12, batch=5, seed=7)
+    second = PatchSampler(store, range(4), patch=12, batch=5, seed=7)
+    for step in (4, 0, 9):
+        first.batch(step)
+
+    for step in (9, 3):
+        for a, b in zip(first.batch(step), second.batch(step), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_seeds_and_steps_give_different_patches(store):
+    def noisy(seed: int, step: int) -> bytes:
+        sampler = PatchSampler(store, range(4), patch=12, batch=5, seed=seed)
+        return sampler.batch(step).noisy.tobytes()
+
+    assert len({noisy(seed, step) for seed in range(5) for step in range(5)}) == 25
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_every_picture_is_drawn_once_a_pass(store, batch):
+    sampler = PatchSampler(store, [0, 1, 3], patch=16, batch=batch, seed=1)
+
+    patches = [one for step in range(24 // batch) for one in sampler.batch(step).noisy]
+    drawn = [origin(one, store)[0] for one in patches]
+
+    passes = [drawn[i : i + 3] for i in range(0, 24, 3)]
+    assert all(sorted(one) == [0, 1, 3] for one in passes)
+    assert len({tuple(one) for one in passes}) > 1
+
+
+def test_a_picture_smaller_than_the_patch_is_named_with_a_cure(store):
+    with pytest.raises(SettingsError) as caught:
+        PatchSampler(store, range(4), patch=20, batch=1, seed=0)
+
+    assert caught.value.message == (
+        "0.png is 16x16 px, smaller than a patch of 20 px (and 2 more are too small)"
+    )
+    assert "--patch 16 or smaller" in caught.value.hint and "skip.txt" in caught.value.hint
+    PatchSampler(store, [3], patch=20, batch=1, seed=0)
+
+
+def test_no_pictures_are_an_error(store):
+    with pytest.raises(SettingsError, match="no pictures"):
+        PatchSampler(store, [], patch=16, batch=1, seed=0)
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(1, 8), (3, 8), (3, 16)])
+def test_tensors_hold_the_pixels_in_image_units(make_contest, channels, bits):
+    store = make_store(make_contest, channels=channels, bits=bits)
+    noisy, _ = PatchSampler(store, range(4), patch=16, batch=3, seed=0).batch(0)
+
+    tensor = to_tensor(noisy)
+
+    assert tensor.shape == (3, channels, 16, 16) and tensor.dtype == torch.float32
+    assert tensor.is_contiguous()
+    expected = noisy.astype(np.float64).transpose(0, 3, 1, 2) / (2**bits - 1)
+    np.testing.assert_allclose(tensor.numpy(), expected, rtol=0, atol=1e-7)
+
+
+class Numbers:
+    """A sampler whose batches are their steps; some steps are slow, one may fail."""
+
+    def __init__(self, broken: int = -1) -> None:
+        self.broken, self.made = broken, []
+
+    def batch(self, step: int) -> int:
+        if step == self.broken:
+            raise DataError(f"step {step}")
+        time.sleep(0.002 * (step % 3))
+        self.made.append(step)
+        return step
+
+
+def threads_of_prefetch() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("patches")]
+
+
+@pytest.mark.parametrize("depth", [1, 4, 100])
+def test_batches_made_ahead_come_in_order(depth):
+    batches = list(prefetch(Numbers(), start=5, stop=40, depth=depth, workers=3))
+
+    assert batches == list(range(5, 40))
+    assert not threads_of_prefetch()
+
+
+def test_no_more_is_made_ahead_than_asked_for():
+    numbers = Numbers()
+    batches = prefetch(numbers, start=0, stop=100, depth=3)
+
+    assert next(batches) == 0
+    time.sleep(0.05)
+    assert max(numbers.made) <= 3
+    batches.close()
+
+
+def test_an_error_ahead_is_raised_at_its_step():
+    batches = prefetch(Numbers(broken=3), start=0, stop=10, depth=8)
+
+    assert [next(batches) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(DataError, match="step 3"):
+        next(batches)
+    assert not threads_of_prefetch()
+
+
+def test_closing_early_ends_the_threads():
+    batches = prefetch(Numbers(), start=0, stop=10**6, depth=4)
+    next(batches)
+
+    batches.close()
+
+    assert not threads_of_prefetch()
+
+
+def test_prefetched_patches_are_those_of_their_steps(store):
+    sampler = PatchSampler(store, range(4), patch=12, batch=5, seed=7)
+
+    for step, batch in enumerate(prefetch(sampler, start=3, stop=30), start=3):
+        np.testing.assert_array_equal(batch.noisy, sampler.batch(step).noisy)

@@ -1,0 +1,306 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from PIL import Image
+
+from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.imaging.files import (
+    list_images,
+    read_header,
+    read_image,
+    read_opaque,
+    read_picture,
+    to_float,
+    to_pixels,
+    with_channels,
+    write_image,
+    write_pixels,
+)
+
+
+def pixels(dtype: type = np.uint8, *, channels: int = 3, seed: int = 0) -> np.ndarray:
+    top = np.iinfo(dtype).max
+    return np.random.default_rng(seed).integers(0, top + 1, (23, 37, channels), dtype=dtype)
+
+
+def pillow_file(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff", ".bmp"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lossless_formats_give_back_every_pixel(tmp_path: Path, suffix: str, channels: int) -> None:
+    written = pixels(channels=channels)
+
+    write_pixels(tmp_path / f"a.b{suffix}", written)
+    read = read_picture(tmp_path / f"a.b{suffix}")
+
+    np.testing.assert_array_equal(with_channels(read.pixels, channels), written)
+    assert read.bit_depth == 8
+    assert read.alpha is None
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path, suffix: str, channels: int) -> None:
+    written = pixels(np.uint16, channels=channels)
+
+    write_pixels(tmp_path / f"a{suffix}", written)
+    read = read_picture(tmp_path / f"a{suffix}")
+
+    np.testing.assert_array_equal(read.pixels, written)
+    assert read.bit_depth == 16
+
+
+def test_the_order_of_colours_is_red_green_blue(tmp_path: Path) -> None:
+    pillow_file(tmp_path / "red.png", Image.new("RGB", (5, 4), (255, 10, 20)))
+
+    read = read_picture(tmp_path / "red.png")
+
+    assert read.pixels[0, 0].tolist() == [255, 10, 20]
+
+
+def test_alpha_is_kept_apart_and_written_back(tmp_path: Path) -> None:
+    colours, alpha = pixels(), pixels(channels=1, seed=1)[..., 0]
+
+    write_pixels(tmp_path / "a.png", colours, alpha=alpha)
+    read = read_picture(tmp_path / "a.png")
+
+    np.testing.assert_array_equal(read.pixels, colours)
+    np.testing.assert_array_equal(read.alpha, alpha)
+
+
+def test_a_tiff_is_written_with_lzw(tmp_path: Path) -> None:
+    write_pixels(tmp_path / "a.tif", pixels())
+
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.info["compression"] == "tiff_lzw"
+
+
+def test_a_palette_is_expanded_to_its_colours(tmp_path: Path) -> None:
+    flat = Image.fromarray(np.repeat(np.arange(8, dtype=np.uint8) * 30, 16).reshape(8, 16))
+    coloured = Image.merge("RGB", (flat, Image.new("L", flat.size, 7), flat))
+    pillow_file(tmp_path / "p.png", coloured.convert("P", palette=Image.Palette.ADAPTIVE))
+
+    read = read_picture(tmp_path / "p.png")
+
+    np.testing.assert_array_equal(read.pixels, np.asarray(coloured))
+
+
+def test_one_bit_pictures_read_as_black_and_white(tmp_path: Path) -> None:
+    bits = pixels(channels=1)[..., 0] > 127
+    pillow_file(tmp_path / "b.png", Image.fromarray(bits))
+
+    read = read_picture(tmp_path / "b.png")
+
+    np.testing.assert_array_equal(read.pixels[..., 0], bits * 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_respected(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = Image.fromarray(pixels())
+    path = pillow_file(tmp_path / "o.png", stored, exif=exif)
+    from PIL import ImageOps
+
+    with Image.open(path) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+
+    np.testing.assert_array_equal(read_picture(path).pixels, upright)
+    header = read_header(path)
+    assert (header.height, header.width) == upright.shape[:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "word"),
+    [
+        ("c.jpg", Image.new("CMYK", (9, 9)), "CMYK"),
+        ("c.tif", Image.new("CMYK", (9, 9)), "CMYK"),
+        ("f.tif", Image.new("F", (9, 9)), "floating-point"),
+        ("i.tif", Image.new("I", (9, 9)), "32-bit"),
+        ("l.tif", Image.new("LAB", (9, 9)), "Lab"),
+    ],
+)
+def test_what_cannot_be_read_without_a_guess_is_refused_by_name(
+    tmp_path: Path, name: str, image: Image.Image, word: str
+) -> None:
+    path = pillow_file(tmp_path / name, image)
+
+    with pytest.raises(DataError, match=word) as caught:
+        read_picture(path)
+
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_colour_tiff_of_floats_is_refused(tmp_path: Path) -> None:
+    content = cv2.imencode(".tif", pixels().astype(np.float32))[1].tobytes()
+    (tmp_path / "f.tif").write_bytes(content)
+
+    with pytest.raises(DataError):
+        read_picture(tmp_path / "f.tif")
+
+
+def test_several_pages_in_one_file_are_refused(tmp_path: Path) -> None:
+    page = Image.fromarray(pixels())
+    pillow_file(tmp_path / "m.tif", page, save_all=True, append_images=[page])
+
+    with pytest.raises(DataError, match="2 pages"):
+        read_picture(tmp_path / "m.tif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.98])
+def test_a_file_cut_short_is_refused(tmp_path: Path, suffix: str, kept: float) -> None:
+    path = tmp_path / f"cut{suffix}"
+    write_pixels(path, pixels())
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+
+    with pytest.raises(DataError, match=r"cut short|not an image"):
+        read_picture(path)
+
+
+def test_a_png_with_flipped_bits_is_refused(tmp_path: Path) -> None:
+    write_pixels(tmp_path / "a.png", pixels())
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[len(content) // 2] ^= 0x10
+    (tmp_path / "a.png").write_bytes(content)
+
+    with pytest.raises(DataError, match="damaged"):
+        read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"<html><title>404</title></html>"])
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+
+    with pytest.raises(DataError, match=r"empty|not an image"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.png"):
+        read_picture(tmp_path / "none.png")
+
+
+def test_transparent_pictures_are_refused_where_alpha_has_no_meaning(tmp_path: Path) -> None:
+    solid = np.full((23, 37), 255, np.uint8)
+    write_pixels(tmp_path / "solid.png", pixels(), alpha=solid)
+    write_pixels(tmp_path / "glass.png", pixels(), alpha=solid - 1)
+
+    assert read_opaque(tmp_path / "solid.png").shape == (23, 37, 3)
+    with pytest.raises(DataError, match="transparent"):
+        read_opaque(tmp_path / "glass.png")
+
+
+def test_gray_in_three_channels_becomes_exactly_that_gray() -> None:
+    gray = pixels(channels=1)
+
+    np.testing.assert_array_equal(with_channels(np.repeat(gray, 3, axis=2), 1), gray)
+    np.testing.assert_array_equal(with_channels(gray, 3), np.repeat(gray, 3, axis=2))
+
+
+@given(npst.arrays(np.uint8, (3, 4, 3)))
+def test_pixels_survive_the_trip_through_floats(values: np.ndarray) -> None:
+    np.testing.assert_array_equal(to_pixels(to_float(values)), values)
+
+
+@given(st.floats(0, 1, width=32))
+def test_writing_rounds_to_the_nearest_value(value: float) -> None:
+    image = np.full((1, 1, 1), value, np.float32)
+
+    assert abs(int(to_pixels(image)[0, 0, 0]) - 255 * value) <= 0.5 + 1e-4
+
+
+def test_values_out_of_range_are_clipped_and_not_wrapped() -> None:
+    image = np.array([[[-0.5], [1.5]]], np.float32)
+
+    assert to_pixels(image).ravel().tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_that_is_not_finite_is_never_written(tmp_path: Path, value: float) -> None:
+    image = np.full((4, 4, 1), value, np.float32)
+
+    with pytest.raises(DataError, match="not finite"):
+        write_image(tmp_path / "a.png", image)
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_a_format_too_small_for_the_values_is_refused(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(SettingsError, match="16-bit"):
+        write_pixels(tmp_path / f"a{suffix}", pixels(np.uint16))
+    with pytest.raises(SettingsError, match="alpha"):
+        write_pixels(tmp_path / f"a{suffix}", pixels(), alpha=pixels(channels=1)[..., 0])
+
+
+def test_an_unknown_suffix_is_refused_with_the_list(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        write_pixels(tmp_path / "a.gif", pixels())
+
+    assert ".png" in caught.value.hint
+
+
+def test_hidden_and_foreign_files_are_not_listed(tmp_path: Path) -> None:
+    for name in ("b.png", "a.TIF", ".hidden.png", "notes.txt"):
+        (tmp_path / name).touch()
+
+    assert [p.name for p in list_images(tmp_path)] == ["a.TIF", "b.png"]
+
+
+def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE fails a real write in the middle, as a full disk does."""
+    path = tmp_path / "a.png"
+    write_pixels(path, pixels())
+    before = path.read_bytes()
+    program = (
+        "import resource, signal, sys, numpy as np; from pathlib import Path\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "from kbdenoise.imaging.files import write_pixels\n"
+        "from kbdenoise.errors import DataError\n"
+        "noise = np.random.default_rng(0).integers(0, 256, (99, 99, 3), dtype=np.uint8)\n"
+        f"path = Path({str(path)!r})\n"
+        "try: write_pixels(path, noise)\n"
+        "except DataError as error: print(error.message)\n"
+    )
+
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert "no space left" in answer.stdout
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+@settings(max_examples=30)
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"II*\0"]))
+def test_garbage_never_gives_anything_but_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, garbage: bytes, magic: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("g") / "a.png"
+    path.write_bytes(magic + garbage)
+
+    with pytest.raises(DataError):
+        read_picture(path)
+
+
+def test_a_float_image_reads_back_within_half_a_step(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((9, 7, 3), dtype=np.float32)
+
+    write_image(tmp_path / "a.png", image)
+
+    assert np.abs(read_image(tmp_path / "a.png") - image).max() <= 0.5 / 255 + 1e-6

@@ -1,0 +1,271 @@
+"""Every model of the table keeps what the table promises."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kbdenoise.errors import SettingsError
+from kbdenoise.models.zoo import (
+    MODELS,
+    build_model,
+    complete_hyperparameters,
+    describe_model,
+    find_model,
+    named_size,
+)
+
+# Tiny variants: at least one a model, more where an option changes the network.
+TINY: list[tuple[str, dict[str, Any]]] = [
+    (
+        "kbnet-s",
+        {"width": 4, "encoder_blocks": (1, 1), "middle_blocks": 1, "decoder_blocks": (1, 1)},
+    ),
+    (
+        "kbnet-s",
+        {
+            "width": 8,
+            "encoder_blocks": (1,),
+            "middle_blocks": 0,
+            "decoder_blocks": (1,),
+            "lightweight": True,
+            "ffn_scale": 1.5,
+            "nset": 5,
+            "group_channels": 2,
+            "kernel": 5,
+        },
+    ),
+    ("dncnn", {"depth": 5, "width": 6}),
+    ("dncnn", {"depth": 4, "width": 6, "norm": "none"}),
+    ("unet", {"width": 4, "levels": 1, "convs": 1}),
+    ("unet", {"width": 4, "levels": 2, "convs": 2, "skip": "add"}),
+]
+each_tiny_model = pytest.mark.parametrize(("name", "options"), TINY, ids=str)
+each_named_size = pytest.mark.parametrize(
+    ("name", "size"), [(name, size) for name, spec in MODELS.items() for size in spec.sizes]
+)
+
+
+def tiny(name: str, options: dict[str, Any], *, channels: int = 3) -> nn.Module:
+    """With randomised weights: fresh ones are nearly the identity and would hide mistakes."""
+    model = build_model(name, channels=channels, **options)
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for p in model.parameters():
+            fan = p[0].numel() if p.ndim == 4 and p.shape[0] > 1 else 1
+            p.copy_(0.7 * torch.randn(p.shape, generator=generator) * fan**-0.5)
+    return model
+
+
+def test_the_tiny_variants_cover_the_table() -> None:
+    assert {name for name, _ in TINY} == set(MODELS)
+
+
+@each_tiny_model
+@pytest.mark.parametrize("channels", [1, 3])
+def test_it_keeps_the_shape_at_awkward_sizes(
+    name: str, options: dict[str, Any], channels: int
+) -> None:
+    model = tiny(name, options, channels=channels)
+    multiple = describe_model(name, channels=channels, **options).multiple
+
+    for height, width in ((1, 1), (3, 1), (5, 7)):
+        image = torch.rand(2, channels, height * multiple, width * multiple)
+        out = model.eval()(image)
+
+        assert out.shape == image.shape
+        assert out.isfinite().all()
+        assert (out - image).abs().max() > 1e-3
+
+
+@each_tiny_model
+def test_other_sizes_and_channels_are_refused_in_words(name: str, options: dict[str, Any]) -> None:
+    model = tiny(name, options)
+    multiple = find_model(name).multiple(complete_hyperparameters(name, **options))
+
+    with pytest.raises(SettingsError, match="built for 3 channels"):
+        model(torch.rand(1, 1, 8, 8))
+    with pytest.raises(SettingsError, match="built for 3 channels"):
+        model(torch.rand(3, 8, 8))
+    with pytest.raises(SettingsError, match=f"multiples of {multiple} px"):
+        model(torch.rand(1, 3, 0, 8))
+    if multiple > 1:
+        with pytest.raises(SettingsError, match=f"multiples of {multiple} px, but got 8x9 px"):
+            model(torch.rand(1, 3, 9, 8))
+
+
+@each_tiny_model
+def test_the_gradient_reaches_every_parameter(name: str, options: dict[str, Any]) -> None:
+    model = tiny(name, options).train()
+
+    model(torch.rand(2, 3, 8, 12)).square().mean().backward()
+
+    for parameter_name, parameter in model.named_parameters():
+        # A bias before batch norm is taken away again by the mean; its gradient is rounding.
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.abs().max() > 0, parameter_name
+
+
+@each_tiny_model
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_it_learns_under_the_autocast_that_it_declares(
+    name: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    spec = find_model(name)
+    if not (spec.bf16_autocast if dtype == torch.bfloat16 else spec.fp16_autocast):
+        pytest.skip(f"{name} is not declared safe")
+    model = tiny(name, options).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    noisy, clean = torch.rand(2, 3, 12, 8), torch.full((2, 3, 12, 8), 0.5)
+
+    losses = []
+    for _ in range(5):
+        with torch.autocast("cpu", dtype=dtype):
+            loss = (model(noisy).float() - clean).square().mean()
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(loss.item())
+
+    assert losses[-1] < losses[0]
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@each_tiny_model
+def test_the_declared_receptive_field_is_the_measured_one(
+    name: str, options: dict[str, Any]
+) -> None:
+    declared = find_model(name).receptive_field(complete_hyperparameters(name, **options))
+
+    measured = _measured_radius(tiny(name, options), around=declared or 16)
+
+    if declared is None:
+        assert measured > 32  # the far corner: unbounded
+    else:
+        assert measured == declared
+
+
+def _measured_radius(model: nn.Module, *, around: int) -> int:
+    """The farthest column that moves an output, over one period of positions, in exact numbers."""
+    with torch.no_grad():
+        for p in model.parameters():
+            p.abs_()  # no rectifier is shut and nothing cancels
+    model = model.double().eval()
+    period = 8
+    side = -(-(2 * around + 4 * period) // period) * period
+    middle = side // 2
+    height = max(8, side if around == 16 else 8)
+    image = torch.rand(1, 3, height, side, dtype=torch.float64, requires_grad=True)
+    out = model(image)
+
+    def reach(column: int) -> int:
+        (gradient,) = torch.autograd.grad(out[..., column].sum(), image, retain_graph=True)
+        columns = gradient.abs().sum((0, 1, 2)).nonzero().flatten()
+        return int((columns - column).abs().max())
+
+    return max(reach(middle + offset) for offset in range(period))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), {name: (name, o) for name, o in TINY}.values(), ids=str
+)
+def test_it_exports_to_a_graph_with_the_same_output(name: str, options: dict[str, Any]) -> None:
+    model = tiny(name, options).eval()
+    image = torch.rand(1, 3, 8, 12)
+
+    program = torch.export.export(model, (image,))
+
+    torch.testing.assert_close(program.module()(image), model(image), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["dncnn", "unet"])
+def test_an_untrained_network_returns_its_input(name: str) -> None:
+    options = next(options for other, options in TINY if other == name)
+    image = torch.rand(1, 3, 8, 8)
+
+    assert torch.equal(build_model(name, channels=3, **options)(image), image)
+
+
+@each_named_size
+def test_every_named_size_can_be_described(name: str, size: str) -> None:
+    info = describe_model(name, channels=3, side=60, **named_size(name, size))
+
+    assert info.parameters > 0
+    assert info.conv_macs > 0
+    assert info.macs_side % info.multiple == 0
+    assert info.hyperparameters == complete_hyperparameters(name, **named_size(name, size))
+
+
+def test_lists_and_whole_numbers_do_for_tuples_and_floats() -> None:
+    complete = complete_hyperparameters("kbnet-s", encoder_blocks=[1, 2, 3], ffn_scale=2)
+
+    assert complete["encoder_blocks"] == (1, 2, 3)
+    assert isinstance(complete["ffn_scale"], float)
+    assert complete["decoder_blocks"] == (4, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message", "hint"),
+    [
+        ("kbnet_s", {}, "no model called 'kbnet_s'", "did you mean 'kbnet-s'?"),
+        ("dncnn", {"dept": 3}, "no hyper-parameter 'dept'", "did you mean 'depth'?"),
+        ("dncnn", {"nonsense": 3}, "'nonsense'", "depth, width, norm"),
+        ("dncnn", {"channels_": 3}, "'channels_'", "depth, width, norm"),
+        ("dncnn", {"depth": "17"}, "depth of dncnn is '17'", "a whole number"),
+        ("dncnn", {"depth": 17.0}, "depth of dncnn is 17.0", "a whole number"),
+        ("dncnn", {"depth": True}, "depth of dncnn is True", "a whole number"),
+        ("dncnn", {"depth": 1}, "depth of dncnn is 1", "at least 2"),
+        ("dncnn", {"norm": "group"}, "norm of dncnn is 'group'", "batch, none"),
+        ("dncnn", {"norm": ["batch"]}, "norm of dncnn is ['batch']", "batch"),
+        ("kbnet-s", {"encoder_blocks": 3}, "is 3", "a list of whole numbers"),
+        ("kbnet-s", {"encoder_blocks": (1, "2")}, "is '2'", "a whole number"),
+        ("kbnet-s", {"lightweight": 1}, "lightweight of kbnet-s is 1", "true or false"),
+        ("kbnet-s", {"ffn_scale": "2"}, "ffn_scale of kbnet-s is '2'", "a number"),
+        ("kbnet-s", {"ffn_scale": float("nan")}, "ffn_scale of kbnet-s is nan", "a number"),
+        ("unet", {"skip": "cat"}, "skip of unet is 'cat'", "concat"),
+        ("unet", {"levels": 0}, "levels of unet is 0", "at least 1"),
+    ],
+    ids=str,
+)
+def test_wrong_requests_are_refused_in_words(
+    name: str, options: dict[str, Any], message: str, hint: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        build_model(name, channels=3, **options)
+
+    assert message in refused.value.message
+    assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize("channels", [0, "3", 2.0])
+def test_wrong_channels_are_refused_in_words(channels: Any) -> None:
+    with pytest.raises(SettingsError, match="channels of dncnn is"):
+        build_model("dncnn", channels=channels)
+
+
+def test_an_unknown_size_is_refused_with_the_nearest() -> None:
+    with pytest.raises(SettingsError) as refused:
+        named_size("kbnet-s", "sid")
+
+    assert refused.value.hint == "did you mean 'sidd'?"
+
+
+def test_equal_seeds_build_equal_models() -> None:
+    def build() -> dict[str, Tensor]:
+        torch.manual_seed(5)
+        return build_model("unet", channels=1, width=4, levels=1).state_dict()
+
+    first, second = build(), build()
+
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_table_can_be_read_without_importing_torch() -> None:
+    code = "import sys, kbdenoise.models.zoo as z; print(sorted(z.MODELS), 'torch' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == f"{sorted(MODELS)} False"

@@ -1,0 +1,303 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from kbdenoise.contests.contest import LocalContest
+from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.imaging.files import write_image
+from kbdenoise.progress import Advance, Event, Note
+from kbdenoise.runs.folder import find_run, read_json
+from kbdenoise.runs.history import read_history
+from kbdenoise.training.train import TrainResult, train
+
+TINY: dict[str, Any] = {
+    "model": "unet",
+    "width": 4,
+    "patch": 16,
+    "batch": 2,
+    "steps": 12,
+    "val_every": 5,
+    "folds": 4,
+    "device": "cpu",
+    "threads": 1,
+}
+
+
+def train_tiny(contest: LocalContest, runs: Path, **changes: Any) -> TrainResult:
+    return train(contest.folder, runs=runs, **(TINY | changes))
+
+
+def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(run / f"{name}.safetensors")
+
+
+def assert_equal_weights(first: Path, second: Path, name: str = "last") -> None:
+    one, other = weights(first, name), weights(second, name)
+    assert one.keys() == other.keys()
+    for key in one:
+        assert torch.equal(one[key], other[key]), key
+
+
+def stop_at(step: int) -> Any:
+    """A progress callback that asks this process to stop, as Ctrl-C does, at a validation."""
+
+    def progress(event: Event) -> None:
+        if isinstance(event, Note) and f"step {step}" in event.text:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return progress
+
+
+def test_a_run_is_a_folder_that_tells_everything(contest: LocalContest, tmp_path: Path) -> None:
+    result = train_tiny(contest, tmp_path / "runs")
+
+    record = read_json(result.run / "run.json")
+    assert {p.name for p in result.run.iterdir()} == {
+        "config.toml",
+        "run.json",
+        "split.json",
+        "history.csv",
+        "best.safetensors",
+        "last.safetensors",
+        "state.pt",
+    }
+    assert record["status"] == "finished"
+    assert record["steps"] == 12
+    assert record["metric"] == "mae-mean-luma"
+    assert record["data_checksum"]
+    assert "patch = 16" in (result.run / "config.toml").read_text()
+    assert [row["step"] for row in read_history(result.run / "history.csv")] == [5, 10, 12]
+    assert result.stopped_by == "steps"
+    assert math.isfinite(result.best_score)
+
+
+def test_no_group_is_on_both_sides_of_the_split(contest: LocalContest, tmp_path: Path) -> None:
+    result = train_tiny(contest, tmp_path / "runs")
+
+    split = read_json(result.run / "split.json")
+    sides = [{split["groups"][stem] for stem in split[side]} for side in ("train", "held_out")]
+    assert not sides[0] & sides[1]
+    assert len(split["train"]) + len(split["held_out"]) == 8
+
+
+def test_two_runs_of_one_seed_give_the_same_weights(contest: LocalContest, tmp_path: Path) -> None:
+    first = train_tiny(contest, tmp_path / "a")
+    second = train_tiny(contest, tmp_path / "b")
+    third = train_tiny(contest, tmp_path / "c", seed=1)
+
+    assert_equal_weights(first.run, second.run)
+    with pytest.raises(AssertionError):
+        assert_equal_weights(first.run, third.run)
+
+
+@pytest.mark.parametrize("model", ["unet", "kbnet-s", "dncnn"])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_resumed_run_is_bit_identical_to_one_never_stopped(
+    contest: LocalContest, tmp_path: Path, model: str, ema: float
+) -> None:
+    changes = {"model": model, "ema": ema, "width": 4, "patch": 32 if model == "kbnet-s" else 16}
+    whole = train_tiny(contest, tmp_path / "whole", **changes)
+
+    stopped = train(contest.folder, runs=tmp_path / "cut", progress=stop_at(5), **(TINY | changes))
+    resumed = train(resume="last", runs=tmp_path / "cut")
+
+    assert stopped.stopped_by == "interrupt"
+    assert stopped.steps == 5
+    assert resumed.steps == 12
+    assert_equal_weights(whole.run, resumed.run)
+    assert_equal_weights(whole.run, resumed.run, "best")
+    rows = [read_history(r.run / "history.csv") for r in (whole, resumed)]
+    for one, other in zip(*rows, strict=True):
+        assert {k: v for k, v in one.items() if k not in {"seconds", "images_per_s"}} == {
+            k: v for k, v in other.items() if k not in {"seconds", "images_per_s"}
+        }
+
+
+def test_a_run_killed_without_warning_resumes_to_the_same_weights(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    whole = train_tiny(contest, tmp_path / "whole", steps=40)
+    program = textwrap.dedent(f"""
+        import torch; torch.set_num_threads(1)
+        from kbdenoise.training.train import train
+        from pathlib import Path
+        train(Path({str(contest.folder)!r}), runs=Path({str(tmp_path / "cut")!r}),
+              **{TINY | {"steps": 40}!r})
+    """)
+    child = subprocess.Popen([sys.executable, "-c", program])
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "cut").glob("*/state.pt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+
+    resumed = train(resume="last", runs=tmp_path / "cut")
+
+    assert resumed.steps == 40
+    assert_equal_weights(whole.run, resumed.run)
+
+
+def test_the_second_signal_stops_at_once(contest: LocalContest, tmp_path: Path) -> None:
+    def progress(event: Event) -> None:
+        if isinstance(event, Note):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(contest.folder, runs=tmp_path / "runs", progress=progress, **TINY)
+
+
+def test_the_time_limit_includes_the_last_validation(contest: LocalContest, tmp_path: Path) -> None:
+    started = time.monotonic()
+    result = train_tiny(contest, tmp_path / "runs", steps=10**6, val_every=10**6, time_limit="6s")
+
+    assert result.stopped_by == "time limit"
+    assert time.monotonic() - started < 9
+    assert 0 < result.steps < 10**6
+    assert read_history(result.run / "history.csv")[-1]["step"] == result.steps
+    assert read_history(result.run / "history.csv")[-1]["lr"] < 1e-4  # the cosine came to its end
+
+
+def test_training_brings_the_score_down(contest: LocalContest, tmp_path: Path) -> None:
+    result = train_tiny(contest, tmp_path / "runs", steps=150, val_every=50, lr=5e-3)
+
+    assert result.best_score < 0.5 * result.untouched_score
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "was"), [("patch", 32, "16"), ("lr", 0.5, "0.001"), ("fold", 1, "0")]
+)
+def test_resuming_with_changed_settings_names_both_values(
+    contest: LocalContest, tmp_path: Path, setting: str, value: Any, was: str
+) -> None:
+    train_tiny(contest, tmp_path / "runs")
+
+    with pytest.raises(SettingsError) as caught:
+        train(resume="last", runs=tmp_path / "runs", **{setting: value})
+
+    assert str(value) in caught.value.message
+    assert was in caught.value.message
+
+
+def test_a_finished_run_can_be_given_more_steps(contest: LocalContest, tmp_path: Path) -> None:
+    train_tiny(contest, tmp_path / "runs")
+
+    with pytest.raises(SettingsError, match="done all its 12 steps"):
+        train(resume="last", runs=tmp_path / "runs")
+    result = train(resume="last", runs=tmp_path / "runs", steps=15)
+
+    assert result.steps == 15
+
+
+def test_resuming_on_changed_pictures_is_refused(contest: LocalContest, tmp_path: Path) -> None:
+    train(contest.folder, runs=tmp_path / "runs", progress=stop_at(5), **TINY)
+    picture = next(contest.noisy.iterdir())
+    write_image(picture, np.full((48, 40, 3), 0.5, np.float32))
+
+    with pytest.raises(DataError, match="have changed"):
+        train(resume="last", runs=tmp_path / "runs")
+
+
+def test_a_damaged_state_is_refused_by_name(contest: LocalContest, tmp_path: Path) -> None:
+    result = train(contest.folder, runs=tmp_path / "runs", progress=stop_at(5), **TINY)
+    state = result.run / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+
+    with pytest.raises(DataError, match=r"state\.pt"):
+        train(resume="last", runs=tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"patch": 64}, "patch"),
+        ({"model": "kbnet_s"}, "kbnet-s"),
+        ({"patch": 20}, "multiple"),
+        ({"max_params": 10}, "parameters"),
+        ({"size": "huge"}, "size"),
+        ({"fold": 7}, "fold"),
+        ({"min_lr": 1.0}, "min-lr"),
+        ({"pach": 16}, "pach"),
+        ({"device": "cuda"}, "cuda"),
+    ],
+)
+def test_a_request_that_makes_no_sense_leaves_no_run_behind(
+    contest: LocalContest, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+
+    with pytest.raises(SettingsError) as caught:
+        train_tiny(contest, tmp_path / "runs", **changes)
+
+    assert words in caught.value.message + caught.value.hint
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_writes_no_run(contest: LocalContest, tmp_path: Path) -> None:
+    result = train_tiny(contest, tmp_path / "runs", dry_run=True)
+
+    assert result.stopped_by == "dry run"
+    assert result.untouched_score > 0
+    assert not (tmp_path / "runs").exists()
+
+
+def test_training_that_diverges_stops_and_says_so(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kbdenoise.training import losses
+
+    monkeypatch.setitem(losses.LOSSES, "mse", lambda restored, clean: restored.mean() * math.nan)
+
+    with pytest.raises(DataError, match="diverged") as caught:
+        train_tiny(contest, tmp_path / "runs", loss="mse", steps=100, val_every=1000)
+
+    assert "--lr" in caught.value.hint
+
+
+def test_a_full_disk_keeps_the_last_good_state(contest: LocalContest, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    train(contest.folder, runs=runs, progress=stop_at(5), **TINY)
+    state = find_run("last", runs).state_file.read_bytes()
+    program = textwrap.dedent(f"""
+        import resource, signal, torch
+        from pathlib import Path
+        from kbdenoise.errors import DataError
+        from kbdenoise.training.train import train
+        torch.set_num_threads(1)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+        try: train(resume="last", runs=Path({str(runs)!r}))
+        except DataError as error: print(error.message)
+    """)
+
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert "no space left" in answer.stdout
+    assert find_run("last", runs).state_file.read_bytes() == state
+    assert train(resume="last", runs=runs).steps == 12
+
+
+def test_progress_is_told_as_a_growing_share(contest: LocalContest, tmp_path: Path) -> None:
+    shares = []
+
+    def progress(event: Event) -> None:
+        if isinstance(event, Advance) and event.task == "train":
+            shares.append(event.done / event.total)
+
+    train(contest.folder, runs=tmp_path / "r", progress=progress, **(TINY | {"steps": 200}))
+
+    assert all(0 <= share <= 1 for share in shares)
