@@ -10,6 +10,7 @@ import shutil
 import stat
 import struct
 import unicodedata
+import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -183,25 +184,31 @@ def _unpack_one(path: Path, state: _State, *, label: str, base: str, stem: str, 
         names = [PurePosixPath(entry.filename) for entry in entries]
         targets = _targets(names, base=base, stem=stem)
         for target in targets:
-            _claim(target, state, label=label)
+            if not _is_zip(target):
+                _claim(target, state, label=label)
         _check_room(sum(entry.file_size for entry in entries), state, label=label)
         for entry, target in zip(entries, targets, strict=True):
-            written = _write_entry(archive, entry, state, target=target, label=label)
-            if target.lower().endswith(".zip"):
-                inner = state.folder / target
-                inner_label = f"{label}/{entry.filename}"
-                base_of_inner = PurePosixPath(target).parent.as_posix()
-                _unpack_one(
-                    inner,
-                    state,
-                    label=inner_label,
-                    base=base_of_inner,
-                    stem=inner.stem,
-                    depth=depth + 1,
+            if not _is_zip(target):
+                state.files[target] = _write_entry(
+                    archive, entry, state, path=state.folder / target, label=label
                 )
-                inner.unlink()
-            else:
-                state.files[target] = written
+                continue
+            # Under a name that no entry has: an inner zip may hold one of its own name.
+            inner = state.folder / f".{uuid.uuid4().hex}"
+            _write_entry(archive, entry, state, path=inner, label=label)
+            _unpack_one(
+                inner,
+                state,
+                label=f"{label}/{entry.filename}",
+                base=PurePosixPath(target).parent.as_posix(),
+                stem=PurePosixPath(target).stem,
+                depth=depth + 1,
+            )
+            inner.unlink()
+
+
+def _is_zip(name: str) -> bool:
+    return name.lower().endswith(".zip")
 
 
 def _checked_entries(
@@ -325,10 +332,10 @@ def _words(size_bytes: int) -> str:
 
 
 def _write_entry(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, state: _State, *, target: str, label: str
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, state: _State, *, path: Path, label: str
 ) -> int:
     """Write one file and return its size in bytes; the limits hold while writing, too."""
-    path, written = state.folder / target, 0
+    written = 0
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from kbdenoise.imaging.files import FloatImage
+from kbdenoise.imaging.files import FloatImage, to_float
 
 _GAP = 6  # px of white between pictures
 _GREY = np.array([0.5, 0.5, 0.5], dtype=np.float32)
@@ -41,9 +41,9 @@ def strip(images: Sequence[FloatImage], labels: Sequence[str], *, side: int) -> 
     """Images side by side in cells of `side` px, each with a line of words above it."""
     cells = []
     for image, label in zip(images, labels, strict=True):
-        head = np.ones((_LABEL, side, 3), dtype=np.float32)
+        head = np.full((_LABEL, side, 3), 255, dtype=np.uint8)
         cv2.putText(head, label, (1, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
-        cells.append(np.vstack([head, cell(image, side=side)]))
+        cells.append(np.vstack([to_float(head), cell(image, side=side)]))
     gap = np.ones((cells[0].shape[0], _GAP, 3), dtype=np.float32)
     parts = [part for one in cells for part in (one, gap)]
     return np.hstack(parts[:-1])

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis.strategies import from_regex, sampled_from
 
 from kbdenoise.contests.catalogue import CONTESTS
@@ -34,6 +34,7 @@ def test_every_contest_of_the_catalogue_survives_its_toml_file(slug: str, tmp_pa
     assert read_contest(tmp_path / CONTEST_FILE) == CONTESTS[slug]
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     slug=from_regex(r"[a-z0-9][a-z0-9-]{0,30}", fullmatch=True),
     text=from_regex(r"[^\x00-\x1f\x7f]{0,40}", fullmatch=True),

@@ -44,10 +44,11 @@ def origin(patch: Pixels, store: Store) -> tuple[int, int, int, int]:
     for turn in range(8):
         for i in range(len(store)):
             picture = turned(store.noisy(i), turn)
-            windows = np.lib.stride_tricks.sliding_window_view(picture, patch.shape)
-            found = np.argwhere((windows == patch).all(axis=(2, 3, 4, 5)))
-            if len(found):
-                return i, turn, int(found[0][0]), int(found[0][1])
+            rows, columns = (length - side + 1 for length in picture.shape[:2])
+            corners = (picture[:rows, :columns] == patch[0, 0]).all(axis=2)
+            for top, left in np.argwhere(corners).tolist():
+                if (picture[top : top + side, left : left + side] == patch).all():
+                    return i, turn, top, left
     raise AssertionError(f"no turned picture holds this patch of {side} px")
 
 

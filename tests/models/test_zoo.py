@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
+from kbdenoise.models.cost import count_parameters
 from kbdenoise.models.zoo import (
     MODELS,
     build_model,
@@ -44,9 +45,6 @@ TINY: list[tuple[str, dict[str, Any]]] = [
     ("unet", {"width": 4, "levels": 2, "convs": 2, "skip": "add"}),
 ]
 each_tiny_model = pytest.mark.parametrize(("name", "options"), TINY, ids=str)
-each_named_size = pytest.mark.parametrize(
-    ("name", "size"), [(name, size) for name, spec in MODELS.items() for size in spec.sizes]
-)
 
 
 def tiny(name: str, options: dict[str, Any], *, channels: int = 3) -> nn.Module:
@@ -189,14 +187,14 @@ def test_an_untrained_network_returns_its_input(name: str) -> None:
     assert torch.equal(build_model(name, channels=3, **options)(image), image)
 
 
-@each_named_size
-def test_every_named_size_can_be_described(name: str, size: str) -> None:
-    info = describe_model(name, channels=3, side=60, **named_size(name, size))
+@pytest.mark.parametrize(
+    ("name", "size"), [(name, size) for name, spec in MODELS.items() for size in spec.sizes]
+)
+def test_every_named_size_can_be_built(name: str, size: str) -> None:
+    with torch.device("meta"):
+        model = build_model(name, channels=3, **named_size(name, size))
 
-    assert info.parameters > 0
-    assert info.conv_macs > 0
-    assert info.macs_side % info.multiple == 0
-    assert info.hyperparameters == complete_hyperparameters(name, **named_size(name, size))
+    assert count_parameters(model) > 1000
 
 
 def test_lists_and_whole_numbers_do_for_tuples_and_floats() -> None:

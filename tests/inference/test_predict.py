@@ -1,0 +1,208 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from kbdenoise.contests.contest import LocalContest
+from kbdenoise.errors import DataError, KbdenoiseError, SettingsError
+from kbdenoise.imaging.files import read_picture, write_pixels
+from kbdenoise.inference.evaluate import evaluate
+from kbdenoise.inference.predict import predict
+from kbdenoise.runs.folder import find_run
+from kbdenoise.training.train import train
+
+TINY: dict[str, Any] = {
+    "model": "unet",
+    "width": 4,
+    "patch": 16,
+    "batch": 2,
+    "steps": 3,
+    "folds": 4,
+    "device": "cpu",
+}
+
+
+@pytest.fixture
+def runs(contest: LocalContest, tmp_path: Path) -> Path:
+    """A folder with one short run on the tiny contest."""
+    train(contest.folder, runs=tmp_path / "runs", **TINY)
+    return tmp_path / "runs"
+
+
+def make_identity(runs: Path) -> None:
+    """Zero the last convolution, so that only the network's input skip is left."""
+    weights = find_run("last", runs).best
+    with safetensors.safe_open(weights, "pt") as file:
+        header = file.metadata()
+    state = safetensors.torch.load_file(weights)
+    last = [name for name in state if name.startswith("ending")]
+    assert last
+    for name in last:
+        state[name] = torch.zeros_like(state[name])
+    safetensors.torch.save_file(state, weights, metadata=header)
+
+
+def noise(shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
+
+
+def test_the_test_set_is_restored_under_its_own_names(
+    runs: Path, contest: LocalContest, tmp_path: Path
+) -> None:
+    result = predict("last", runs=runs, out=tmp_path / "out")
+
+    names = {p.name for p in (tmp_path / "out").glob("*.png")}
+    assert names == {p.name for p in contest.test.iterdir()}
+    assert result.pictures == 4
+    assert result.tiles == "whole"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_depth_channels_and_alpha_stay_as_they_are(
+    runs: Path, tmp_path: Path, suffix: str, dtype: type, channels: int
+) -> None:
+    make_identity(runs)
+    pixels = np.repeat(noise((21, 35, 1), dtype), channels, axis=2)
+    alpha = noise((21, 35), dtype) if channels == 3 else None
+    write_pixels(tmp_path / f"scan{suffix}", pixels, alpha=alpha)
+
+    predict("last", [tmp_path / f"scan{suffix}"], runs=runs, out=tmp_path / "out")
+
+    restored = read_picture(tmp_path / "out" / f"scan{suffix}")
+    np.testing.assert_allclose(
+        restored.pixels.astype(int), pixels.astype(int), atol=1 if dtype == np.uint16 else 0
+    )
+    assert restored.pixels.dtype == dtype
+    if alpha is not None:
+        np.testing.assert_array_equal(restored.alpha, alpha)
+
+
+def test_a_folder_means_the_pictures_in_it(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("a.png", "b.jpg"):
+        write_pixels(folder / name, noise((40, 30, 3)))
+    (folder / "notes.txt").write_text("not a picture")
+
+    result = predict("last", [folder], runs=runs, out=tmp_path / "out", tile=64)
+
+    assert result.pictures == 2
+    assert (tmp_path / "out" / "b.jpg").exists()
+
+
+def test_nothing_is_overwritten_unless_asked(runs: Path, tmp_path: Path) -> None:
+    write_pixels(tmp_path / "a.png", noise((16, 16, 3)))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_text("mine")
+
+    with pytest.raises(SettingsError, match="there already"):
+        predict("last", [tmp_path / "a.png"], runs=runs, out=tmp_path / "out")
+    assert (tmp_path / "out" / "a.png").read_text() == "mine"
+    predict("last", [tmp_path / "a.png"], runs=runs, out=tmp_path / "out", force=True)
+    assert read_picture(tmp_path / "out" / "a.png").pixels.shape == (16, 16, 3)
+
+
+def test_a_call_that_was_stopped_goes_on_where_it_was(runs: Path, tmp_path: Path) -> None:
+    predict("last", runs=runs, out=tmp_path / "out")
+    removed = next((tmp_path / "out").glob("*.png"))
+    removed.unlink()
+
+    result = predict("last", runs=runs, out=tmp_path / "out")
+
+    assert (result.pictures, result.kept) == (1, 3)
+    assert removed.exists()
+
+
+def test_other_settings_do_not_count_as_the_same_work(runs: Path, tmp_path: Path) -> None:
+    predict("last", runs=runs, out=tmp_path / "out")
+
+    with pytest.raises(SettingsError, match="there already"):
+        predict("last", runs=runs, out=tmp_path / "out", tta=True)
+
+
+def test_a_dry_run_writes_nothing(runs: Path, tmp_path: Path) -> None:
+    result = predict("last", runs=runs, out=tmp_path / "out", dry_run=True)
+
+    assert result.pictures == 4
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_picture_is_named_before_any_is_restored(runs: Path, tmp_path: Path) -> None:
+    write_pixels(tmp_path / "good.png", noise((16, 16, 3)))
+    (tmp_path / "bad.png").write_bytes(b"hello")
+
+    with pytest.raises(DataError, match=r"bad\.png"):
+        predict(
+            "last",
+            [tmp_path / "good.png", tmp_path / "bad.png"],
+            runs=runs,
+            out=tmp_path / "out",
+        )
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_is_never_written_over_itself(runs: Path, tmp_path: Path) -> None:
+    write_pixels(tmp_path / "a.png", noise((16, 16, 3)))
+
+    with pytest.raises(SettingsError, match="its own restoration"):
+        predict("last", [tmp_path / "a.png"], runs=runs, out=tmp_path, force=True)
+
+
+def test_two_pictures_of_one_name_are_told_apart(runs: Path, tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        write_pixels(tmp_path / folder / "a.png", noise((16, 16, 3)))
+
+    with pytest.raises(SettingsError, match="both"):
+        predict(
+            "last",
+            [tmp_path / "x" / "a.png", tmp_path / "y" / "a.png"],
+            runs=runs,
+            out=tmp_path / "out",
+        )
+
+
+@pytest.mark.parametrize("target", ["missing.png", "page.gif", "empty"])
+def test_what_cannot_be_restored_is_a_clear_error(runs: Path, tmp_path: Path, target: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "page.gif").write_bytes(b"GIF89a")
+
+    with pytest.raises(KbdenoiseError) as caught:
+        predict("last", [tmp_path / target], runs=runs, out=tmp_path / "out")
+
+    assert caught.value.hint
+
+
+def test_the_identity_scores_exactly_the_gap(runs: Path, contest: LocalContest) -> None:
+    make_identity(runs)
+
+    result = evaluate("last", runs=runs, baselines=True)
+
+    assert result.score == pytest.approx(result.untouched, abs=1e-6)
+    assert result.table[0].method == "doing nothing"
+    assert result.table[-1].method == "unet"
+    assert len(result.table) == 4
+    assert result.table[-1].share_of_untouched == pytest.approx(1.0)
+
+
+def test_evaluation_is_worst_first_and_leaves_a_table_and_a_sheet(runs: Path) -> None:
+    result = evaluate("last", runs=runs)
+
+    scores = [row.score for row in result.rows]
+    assert scores == sorted(scores, reverse=True)
+    assert result.low <= result.score <= result.high
+    assert result.scores_file.read_text().splitlines()[1].startswith(result.rows[0].stem)
+    assert read_picture(result.sheet_file).pixels.shape[2] == 3
+
+
+def test_weights_that_are_damaged_are_named(runs: Path) -> None:
+    weights = find_run("last", runs).best
+    weights.write_bytes(weights.read_bytes()[:100])
+
+    with pytest.raises(DataError, match=r"best\.safetensors"):
+        evaluate("last", runs=runs)
