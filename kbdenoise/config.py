@@ -5,6 +5,7 @@ dataclasses. Precedence: default < preset < `--config` < option. `0` means off, 
 """
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -55,11 +56,12 @@ class OptimiserSettings:
     time_limit: str = setting(
         "0", "Stop after this long, final validation included (8h, 90m, 45s); 0 means no limit."
     )
-    loss: Literal["charbonnier", "l1", "mse"] = setting("charbonnier", "Training loss.")
+    loss: Literal["charbonnier", "l1", "mse", "psnr"] = setting("psnr", "Training loss.")
     lr: float = setting(1e-3, "Peak learning rate of AdamW.", min=0)
     min_lr: float = setting(1e-6, "Learning rate at the end of the cosine.", min=0)
     warmup: float = setting(0.02, "Share of the schedule spent in warm-up.", min=0, max=0.9)
-    weight_decay: float = setting(1e-4, "Weight decay of AdamW.", min=0)
+    beta2: float = setting(0.99, "AdamW's memory of squared gradients.", min=0.5, max=0.9999)
+    weight_decay: float = setting(1e-4, "Weight decay of AdamW, on convolutions only.", min=0)
     clip: float = setting(1.0, "Largest norm of the whole gradient; 0 means off.", min=0)
     ema: float = setting(0.999, "Decay of the averaged weights; 0 means off.", min=0, max=0.99999)
 
@@ -165,37 +167,36 @@ def read_settings(kind: type[Config], path: Path) -> dict[str, Any]:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
-    sections = section_of(kind)
+    kinds, sections = get_type_hints(kind), section_of(kind)
     flat: dict[str, Any] = {}
     for section, values in content.items():
-        if section not in set(sections.values()) or not isinstance(values, dict):
+        if section not in kinds or not isinstance(values, dict):
+            home = section if section in kinds else sections.get(section)
             raise SettingsError(
-                f"{path}: unknown section '{section}'", hint=nearest(section, sections.values())
+                f"{path}: unknown section '{section}'",
+                hint=f"settings stand below [{home}]" if home else nearest(section, kinds),
             )
-        for name, value in values.items():
+        for name in values:
             if sections.get(name) != section:
                 mine = [n for n, s in sections.items() if s == section]
                 raise SettingsError(
                     f"{path}: unknown setting '{section}.{name}'", hint=nearest(name, mine)
                 )
-            flat[name] = value
-    validated(kind, content, source=str(path))
+        _checked_section(kinds[section], values, source=f"{path}: {section}")
+        flat |= values
     return flat
 
 
 def validated(kind: type[Config], content: dict[str, Any], *, source: str) -> Config:
     """A configuration from nested tables, with types and ranges checked."""
-    from pydantic import TypeAdapter, ValidationError  # 0.1 s that a help page can do without
-
+    sections = {
+        name: _checked_section(section, content.get(name, {}), source=f"{source}: {name}")
+        for name, section in get_type_hints(kind).items()
+    }
     try:
-        config = TypeAdapter(kind).validate_python(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{source}: {where + ': ' if where else ''}{message}") from None
-    _check_ranges(config, source)
-    return config
+        return kind(**sections)
+    except ValueError as error:
+        raise SettingsError(f"{source}: {error}") from None
 
 
 def section_of(kind: type) -> dict[str, str]:
@@ -235,17 +236,39 @@ def seconds(text: str, *, name: str) -> float:
     return float(3600 * hours + 60 * minutes + rest)
 
 
-def _check_ranges(config: TrainConfig | PredictConfig, source: str) -> None:
-    for name, kind in get_type_hints(type(config)).items():
-        for f in fields(kind):
-            value = getattr(getattr(config, name), f.name)
-            low, high = f.metadata["min"], f.metadata["max"]
-            if (low is not None and value < low) or (high is not None and value > high):
-                limits = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
-                raise SettingsError(f"{source}: {f.name} = {value} must be {limits}")
+def _checked_section(kind: type, values: Mapping[str, Any], *, source: str) -> Any:
+    """A section from its values. Raises SettingsError for a wrong type or a value out of range."""
+    from pydantic import TypeAdapter, ValidationError  # 0.1 s that a help page can do without
+
+    try:
+        # As JSON, where strict still lets a table become a dataclass and 1 a float, but neither
+        # true nor "8" a number.
+        text = json.dumps(values, default=_native)
+        section: Any = TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{source}.{where} = {first['input']!r}: {first['msg']}") from None
+    for f in fields(kind):
+        _check_range(getattr(section, f.name), f.metadata, source=f"{source}.{f.name}")
+    return section
+
+
+def _check_range(value: Any, metadata: Mapping[str, Any], *, source: str) -> None:
+    low, high = metadata["min"], metadata["max"]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"{source} = {value} must be a finite number")
+    if (low is not None and value < low) or (high is not None and value > high):
+        limits = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+        raise SettingsError(f"{source} = {value} must be {limits}")
+
+
+def _native(value: object) -> object:
+    """An array's scalar as Python's own number; anything else as text, to be refused by type."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def _toml_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return json.dumps(value) if isinstance(value, str) else str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

@@ -111,7 +111,7 @@ def _show_usage_error(error: typer.TyperException) -> int:
     """Name the nearest option, or else the help page of the command that was meant."""
     path = getattr(getattr(error, "ctx", None), "command_path", "kbdenoise")
     hint = f"{path} --help shows what there is"
-    message = error.format_message().strip()
+    message = error.format_message().strip().replace("Value error, ", "")
     if near := getattr(error, "possibilities", None):
         message, hint = error.message, f"did you mean {near[0]}? {hint}"
     if message:  # without one, a help page was shown already

@@ -23,7 +23,7 @@ def doctor(console: Console, data: DataOption = DATA, runs: RunsOption = RUNS) -
     faulty = [found for found in findings if found.state in ("warning", "broken")]
     broken = any(found.state == "broken" for found in findings)
     has_contest = any(found.name == "contests" and found.state == "ok" for found in findings)
-    next_command = follow("inspect" if has_contest else "fetch demo", data=data)
+    next_command = follow(*(["inspect"] if has_contest else ["fetch", "demo"]), data=data)
     console.show(
         {"version": __version__, "healthy": not broken, "findings": findings},
         text="\n".join([f"kbdenoise {__version__}", *lines]),

@@ -63,7 +63,7 @@ def evaluate(
         result,
         text=_text(result, width=console.width),
         short=figure(result.score),
-        next_command=follow(f"predict {result.run.name}", data=data, runs=runs),
+        next_command=follow("predict", result.run.name, data=data, runs=runs),
     )
 
 

@@ -50,5 +50,5 @@ def fetch(
             [f"✓ {fetched.folder}   {counts}", *(f"  {note}" for note in fetched.notes)]
         ),
         short=str(fetched.folder),
-        next_command=follow(f"inspect {fetched.contest.slug}", data=data),
+        next_command=follow("inspect", fetched.contest.slug, data=data),
     )

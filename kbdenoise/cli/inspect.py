@@ -21,12 +21,12 @@ def inspect(console: Console, contest: ContestArgument = None, data: DataOption 
 
     name = contest_or_question(contest, data=data, console=console)
     inspection = inspect_contest(name, data=data, progress=console.progress)
-    slug = inspection.folder.name
+    training = ["train", inspection.folder.name, "--preset", "quick", "--time-limit", "10m"]
     console.show(
         inspection,
         text=_text(inspection),
         short=str(inspection.summary_file),
-        next_command=follow(f"train {slug} --preset quick --time-limit 10m", data=data),
+        next_command=follow(*training, data=data),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from kbdenoise.cli import complete
-from kbdenoise.cli.console import Console
+from kbdenoise.cli.console import INTERRUPTED, Console, show_error
 from kbdenoise.config import PRESETS, PredictConfig, Preset, TrainConfig
 from kbdenoise.errors import SettingsError
 
@@ -155,11 +155,11 @@ def from_file(
     return read_settings(kind, config) | settings
 
 
-def follow(words: str, *, data: Path = DATA, runs: Path = RUNS) -> str:
-    """A command to go on with, which looks where this one looked."""
+def follow(*words: str, data: Path = DATA, runs: Path = RUNS) -> str:
+    """A command to go on with, ready to paste, which looks where this one looked."""
     places = [("--data", data, DATA), ("--runs", runs, RUNS)]
-    extra = [f" {option} {shlex.quote(str(p))}" for option, p, usual in places if p != usual]
-    return f"kbdenoise {words}{''.join(extra)}"
+    extra = [word for option, p, usual in places if p != usual for word in (option, str(p))]
+    return shlex.join(["kbdenoise", *words, *extra])
 
 
 def option_name(setting: str) -> str:
@@ -206,8 +206,14 @@ def _faced(
 
     def run(*, quiet: bool, as_json: bool, debug: bool, **given: Any) -> None:
         settings = {p.name: value for p in derived if (value := given.pop(p.name)) is not None}
-        with Console(words, quiet=quiet, as_json=as_json, debug=debug) as console:
-            function(console=console, **given, **({"settings": settings} if config else {}))
+        if config:
+            given["settings"] = settings
+        try:
+            with Console(words, quiet=quiet, as_json=as_json, debug=debug) as console:
+                function(console=console, **given)
+        except KeyboardInterrupt:  # Typer would turn it into a silent exit
+            show_error("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
 
     run.__doc__ = function.__doc__
     _wear(run, inspect.Signature([*own, *common, *derived]))

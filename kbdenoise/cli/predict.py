@@ -66,7 +66,7 @@ def predict(
         progress=console.progress,
         **from_file(PredictConfig, config, settings),
     )
-    submit = follow(f"submit {result.run.name} --dry-run", data=data, runs=runs)
+    submit = follow("submit", result.run.name, "--dry-run", data=data, runs=runs)
     work = f"{result.pictures:,} pictures, {figure(result.megapixels)} MPix, {result.tiles}"
     work += f" · {result.kept:,} were done before" if result.kept else ""
     if dry_run:

@@ -32,7 +32,7 @@ def list_(console: Console, runs: RunsOption = RUNS) -> None:
         {"runs": found},
         text=table(rows, width=console.width) or f"  there is no run in {runs}/ yet",
         short="\n".join(info.name for info in found),
-        next_command=follow(f"runs show {found[-1].name}" if found else "train", runs=runs),
+        next_command=follow(*(["runs", "show", found[-1].name] if found else ["train"]), runs=runs),
     )
 
 
@@ -51,7 +51,7 @@ def show(console: Console, run: RunArgument = "last", runs: RunsOption = RUNS) -
         {"run": found.path, **record, "versions": versions},
         text=f"  {found.path}\n" + pairs(record),
         short=str(found.path),
-        next_command=follow(f"evaluate {found.name}", runs=runs),
+        next_command=follow("evaluate", found.name, runs=runs),
     )
 
 

@@ -1,6 +1,5 @@
 """`kbdenoise submit`: from a run to a checked and scored submission file."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -78,6 +77,7 @@ def submit(
     if result.local_score is not None:
         lines.append(f"  local score {figure(result.local_score)} ({result.metric})")
     lines += [f"  {note}" for note in result.notes]
-    words = f"submit {shlex.quote(run)}" if dry_run else "runs list"
-    next_command = follow(words, data=data if dry_run else DATA, runs=runs)
+    next_command = follow("runs", "list", runs=runs)
+    if dry_run:
+        next_command = follow("submit", run, data=data, runs=runs)
     console.show(result, text="\n".join(lines), short=str(result.path), next_command=next_command)

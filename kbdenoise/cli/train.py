@@ -1,6 +1,6 @@
 """`kbdenoise train`: train a model, or go on with a run."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from kbdenoise.cli.options import (
 )
 from kbdenoise.cli.words import duration, figure
 from kbdenoise.config import TrainConfig
+
+if TYPE_CHECKING:
+    from kbdenoise.training.train import TrainResult
 
 
 @command(
@@ -70,14 +73,22 @@ def train(
     if result.stopped_by == "dry run":
         console.show(result, text="✓ all is in place; nothing was trained or written")
         return
-    text = (
-        f"✓ {result.run}   {result.metric} {figure(result.best_score)} {result.unit}"
-        f" at step {result.best_step:,} · untouched {figure(result.untouched_score)}\n"
+    if result.stopped_by == "interrupt":
+        console.show(result, text=_text(result), short=result.run.name)
+        console.say(f"to go on: {follow('train', '--resume', result.run.name, runs=runs)}")
+        raise typer.Exit(INTERRUPTED)
+    next_command = follow("evaluate", result.run.name, data=data, runs=runs)
+    console.show(result, text=_text(result), short=result.run.name, next_command=next_command)
+
+
+def _text(result: "TrainResult") -> str:
+    """Where the run lies, how well it did, how long it took."""
+    score = "no score yet"
+    if result.best_step:
+        best, untouched = figure(result.best_score), figure(result.untouched_score)
+        score = f"{result.metric} {best} {result.unit} at step {result.best_step:,}"
+        score += f" · untouched {untouched}"
+    return (
+        f"✓ {result.run}   {score}\n"
         f"  {result.steps:,} steps in {duration(result.seconds)}, ended by: {result.stopped_by}"
     )
-    if result.stopped_by == "interrupt":
-        console.show(result, text=text, short=result.run.name)
-        console.say(f"to go on: {follow(f'train --resume {result.run.name}', runs=runs)}")
-        raise typer.Exit(INTERRUPTED)
-    next_command = follow(f"evaluate {result.run.name}", data=data, runs=runs)
-    console.show(result, text=text, short=result.run.name, next_command=next_command)

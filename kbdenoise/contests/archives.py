@@ -278,7 +278,7 @@ def _targets(names: list[PurePosixPath], *, base: str, stem: str) -> list[str]:
     flat = any(len(p.parts) == 1 and p.suffix.lower() in SUFFIXES for p in names)
     wrapped = bool(names) and all(len(p.parts) > 1 and p.parts[0] == stem for p in names)
     folder = PurePosixPath(base)
-    if stem and flat:
+    if flat:
         folder /= FLAT_ZIP_FOLDERS.get(stem, stem)
     elif stem in FLAT_ZIP_FOLDERS and wrapped:
         folder /= FLAT_ZIP_FOLDERS[stem]

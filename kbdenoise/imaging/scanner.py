@@ -75,11 +75,11 @@ class Scanner:
 def draw_scanner(rng: np.random.Generator) -> Scanner:
     """A plausible scanner and sheet; pages of one sheet should share one."""
     lift = rng.uniform(0.175, 0.228)
-    paper = rng.uniform(0.95, 1.01)
+    paper = rng.uniform(0.945, 1.03)
     warmth = rng.normal(0.35, 0.6)
     # A scanner that lifts its blacks more bends its mid-tones down more, to look as contrasty;
     # tying the two also lets a restorer read the curve from the text.
-    bend = -0.24 - 3.0 * (lift - 0.2) + rng.normal(0.0, 0.02)
+    bend = -0.27 - 3.0 * (lift - 0.2) + rng.normal(0.0, 0.02)
     return Scanner(
         black=_triple(lift + rng.normal(0.0, 0.007, 3)),
         white=_triple(paper + warmth * np.array([0.006, 0.0, -0.016]) + rng.normal(0.0, 0.003, 3)),

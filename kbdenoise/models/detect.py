@@ -110,6 +110,32 @@ def _detect_unet(state: Mapping[str, Tensor]) -> tuple[int, dict[str, Any]]:
     }
 
 
+def _detect_res_unet(state: Mapping[str, Tensor]) -> tuple[int, dict[str, Any]]:
+    width = state["intro.weight"].shape[0]
+    widths = [width, *(down.shape[0] for down in _numbered(state, "downs.{}.weight"))]
+    levels = len(widths) - 1
+    capped = [w for level, w in enumerate(widths) if w < width * 2**level]
+    folded = state["intro.weight"].shape[1]
+    # The number of colours is 1 or 3, so the fold follows from their product.
+    channels = 1 if isqrt(folded) ** 2 == folded else 3
+    return channels, {
+        "width": width,
+        "widest": capped[0] if capped else max(widths),
+        "encoder_blocks": _blocks(state, "encoders", levels),
+        "middle_blocks": _length(state, "middle.{}.conv1.weight"),
+        "decoder_blocks": _blocks(state, "decoders", levels),
+        "fold": isqrt(folded // channels),
+    }
+
+
+def _blocks(state: Mapping[str, Tensor], side: str, levels: int) -> tuple[int, ...]:
+    return tuple(_length(state, f"{side}.{i}.{{}}.conv1.weight") for i in range(levels))
+
+
+def _numbered(state: Mapping[str, Tensor], pattern: str) -> list[Tensor]:
+    return [state[pattern.format(i)] for i in range(_length(state, pattern))]
+
+
 # Names of tensors that a model has and those listed after it have not.
 _SIGNATURES: list[
     tuple[tuple[str, ...], str, Callable[[Mapping[str, Tensor]], tuple[int, dict[str, Any]]]]
@@ -119,6 +145,7 @@ _SIGNATURES: list[
         "kbnet-s",
         _detect_kbnet_s,
     ),
+    (("intro.weight", "downs.0.weight", "middle.0.conv1.weight"), "res-unet", _detect_res_unet),
     (("encoders.0.0.weight", "middle.0.weight", "ending.weight"), "unet", _detect_unet),
     (("model.0.weight", "model.2.weight"), "dncnn", _detect_dncnn),
 ]

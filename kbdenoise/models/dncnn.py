@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
-from kbdenoise.models.layers import check_counts, check_image_batch
+from kbdenoise.models.layers import check_counts, check_image_batch, relu_conv, zeroed
 
 
 class DnCNN(nn.Module):
@@ -39,24 +39,16 @@ class DnCNN(nn.Module):
         if norm not in ("batch", "none"):
             raise SettingsError(f"norm of dncnn is {norm!r}", hint="choose 'batch' or 'none'")
         self.channels = channels
-        layers: list[nn.Module] = [_conv(channels, width), nn.ReLU(inplace=True)]
+        layers: list[nn.Module] = [relu_conv(channels, width), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
-            layers.append(_conv(width, width))
+            layers.append(relu_conv(width, width))
             if norm == "batch":
                 layers.append(nn.BatchNorm2d(width, eps=1e-4, momentum=0.05))
             layers.append(nn.ReLU(inplace=True))
-        last = _conv(width, channels)
-        nn.init.zeros_(last.weight)
+        last = zeroed(nn.Conv2d(width, channels, 3, padding=1))
         self.model = nn.Sequential(*layers, last)
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Take the predicted noise away: [B, channels, H, W] -> the same shape."""
         check_image_batch(noisy, channels=self.channels, multiple=1, model="dncnn")
         return noisy - self.model(noisy)
-
-
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-    nn.init.zeros_(conv.bias)
-    return conv

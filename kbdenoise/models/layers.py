@@ -24,11 +24,12 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         centred = wide - wide.mean(1, keepdim=True)
         scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
         weight, bias = self.weight[:, None, None], self.bias[:, None, None]
-        return (centred * scale * weight + bias).to(x.dtype)
+        out = centred * scale * weight + bias
+        return out if wide is x else out.to(x.dtype)  # exported graphs then hold no casts
 
 
 class SimpleGate(nn.Module):
@@ -41,6 +42,20 @@ class SimpleGate(nn.Module):
         """Multiply the halves."""
         left, right = x.chunk(2, dim=1)
         return left * right
+
+
+def relu_conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """A padded 3x3 convolution with He's initial weights for a rectifier behind it, no offset."""
+    conv = zeroed(nn.Conv2d(inputs, outputs, 3, padding=1))
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return conv
+
+
+def zeroed(conv: nn.Conv2d) -> nn.Conv2d:
+    """The convolution itself, starting at zero: a residual branch that ends in it starts silent."""
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+    return conv
 
 
 def check_image_batch(x: Tensor, *, channels: int, multiple: int, model: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
-from kbdenoise.models.layers import check_counts, check_image_batch
+from kbdenoise.models.layers import check_counts, check_image_batch, relu_conv, zeroed
 
 
 class UNet(nn.Module):
@@ -53,9 +53,7 @@ class UNet(nn.Module):
             self.ups.append(nn.ConvTranspose2d(c, c // 2, 2, stride=2))
             c //= 2
             self.decoders.append(_stage(2 * c if skip == "concat" else c, c, convs=convs))
-        self.ending = nn.Conv2d(width, channels, 1)
-        nn.init.zeros_(self.ending.weight)
-        nn.init.zeros_(self.ending.bias)
+        self.ending = zeroed(nn.Conv2d(width, channels, 1))
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Add the predicted correction: [B, channels, H, W] -> the same shape."""
@@ -76,8 +74,6 @@ class UNet(nn.Module):
 def _stage(inputs: int, outputs: int, *, convs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i in range(convs):
-        conv = nn.Conv2d(inputs if i == 0 else outputs, outputs, 3, padding=1)
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-        nn.init.zeros_(conv.bias)
+        conv = relu_conv(inputs if i == 0 else outputs, outputs)
         layers += [conv, nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

@@ -88,6 +88,21 @@ def _unet_radius(h: Hyperparameters) -> int:
     return radius
 
 
+def _res_unet() -> "type[nn.Module]":
+    from kbdenoise.models.res_unet import ResUNet
+
+    return ResUNet
+
+
+def _res_unet_radius(h: Hyperparameters) -> int:
+    """As for the U-Net, with two convolutions a block, the two outer ones, and the fold."""
+    radius: int = 2 * h["middle_blocks"]
+    for down, up in zip(reversed(h["encoder_blocks"]), reversed(h["decoder_blocks"]), strict=True):
+        radius = 2 * radius + 1 + 2 * (down + up)
+    fold: int = h["fold"]
+    return fold * (radius + 2) + fold - 1
+
+
 MODELS: dict[str, ModelSpec] = {
     "kbnet-s": ModelSpec(
         architecture=_kbnet_s,
@@ -146,6 +161,22 @@ MODELS: dict[str, ModelSpec] = {
         fp16_autocast=True,
         bf16_autocast=True,
         sizes={"s": {"depth": 17}, "blind": {"depth": 20}, "merged": {"depth": 20, "norm": "none"}},
+    ),
+    "res-unet": ModelSpec(
+        architecture=_res_unet,
+        summary="residual U-Net at half resolution; learns most per second on a CPU",
+        paper="after Zhang et al., 'Plug-and-Play Image Restoration with Deep Denoiser Prior', "
+        "2021 (arXiv:2008.13751)",
+        multiple=lambda h: int(h["fold"] * 2 ** len(h["encoder_blocks"])),
+        receptive_field=_res_unet_radius,
+        tiles="exact",
+        fp16=False,
+        fp16_autocast=True,
+        bf16_autocast=True,
+        sizes={
+            "small": {},
+            "large": {"width": 48, "widest": 384, "encoder_blocks": (2, 2, 2), "middle_blocks": 2},
+        },
     ),
     "unet": ModelSpec(
         architecture=_unet,

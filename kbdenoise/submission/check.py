@@ -24,8 +24,8 @@ from kbdenoise.imaging.metrics import Metric, metric
 
 _SHOWN = 5
 
-# Rounding a picture to 8 bits moves a value by half a grey level at most.
-_HALF_LEVEL = 0.5
+# Rounding colours to 8 bits, and then their luma, moves a value by one grey level at most.
+_ONE_LEVEL = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,4 +203,4 @@ def _gap(answer: Answer, expected: Answer) -> float:
 def _allowed(chosen: SubmissionFormat, expected: Answer, *, source: Source) -> float:
     if source == "pixels":
         return chosen.tolerance
-    return chosen.tolerance + _HALF_LEVEL / (1.0 if isinstance(expected, float) else 255.0)
+    return chosen.tolerance + _ONE_LEVEL / (1.0 if isinstance(expected, float) else 255.0)

@@ -133,6 +133,14 @@ def _check_path(path: Path, name: str, chosen: SubmissionFormat, *, force: bool)
         )
     if path.is_dir():
         raise DataError(f"{path} is a folder", hint="move it, or choose another name")
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir():
+        raise DataError(
+            f"cannot write {path}: {nearest} is not a folder",
+            hint="move it, or choose another name",
+        )
+    if not os.access(nearest, os.W_OK):
+        raise DataError(f"not allowed to write {path}", hint=f"check the permissions of {nearest}")
     if path.exists() and not force:
         raise SettingsError(
             f"{path} is there already", hint="add --force to overwrite it, or choose another name"

@@ -52,6 +52,15 @@ def test_folds_differ_by_no_more_than_the_largest_group(groups, seed, data):
     assert max(sizes) - min(sizes) <= max(Counter(groups).values())
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_large_groups_are_balanced_by_many_small_ones(seed):
+    groups = ["large"] * 6 + list("abcdef")
+
+    split = split_groups(groups, folds=2, fold=0, seed=seed)
+
+    assert len(split.held_out) == len(split.train) == 6
+
+
 @given(order=permutations(list("aabbccddeeff")), seed=integers(0, 99))
 def test_a_split_does_not_depend_on_the_order_of_pictures(order, seed):
     usual = split_groups(list("aabbccddeeff"), folds=3, fold=1, seed=seed)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -205,7 +206,7 @@ def test_a_tampered_index_is_not_believed(contest):
     good, _ = opened(contest)
     path = good.folder / "index.json"
     content = json.loads(path.read_text())
-    content["store"]["entries"][0]["offset"] += 1
+    content["store"]["entries"][1]["offset"] += 1  # not one of those whose pixels are looked at
     path.write_text(json.dumps(content))
 
     assert opened(contest)[1]
@@ -353,3 +354,19 @@ def test_work_in_parallel_raises_the_first_error_in_order():
     with pytest.raises(DataError, match="item 3"):
         in_parallel(work, range(100), workers=4)
     assert in_parallel(work, [0, 1, 2], workers=2) == [0, 1, 2]
+
+
+def test_a_progress_callback_that_raises_stops_the_work():
+    done = []
+
+    def stop(count: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    def work(item: int) -> None:
+        time.sleep(0.001)
+        done.append(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        in_parallel(work, range(500), workers=2, progress=stop)
+
+    assert len(done) < 100

@@ -155,6 +155,42 @@ def test_layer_norm_equals_torchs_and_takes_its_statistics_in_fp32() -> None:
     torch.testing.assert_close(norm(half).float(), by_torch(half.float()), atol=2e-2, rtol=1e-2)
 
 
+def waves(*shape: int, phase: float) -> torch.Tensor:
+    """Values that any library draws alike, unlike those of a random generator."""
+    count = torch.Size(shape).numel()
+    return torch.sin(torch.arange(count, dtype=torch.float64) * 1.7 + phase).reshape(shape).float()
+
+
+# Made once with spandrel 0.4.2's KBNet_s: pixels (3, 5) and (0, 11), and the deviation of all.
+@pytest.mark.parametrize(
+    ("change", "pixels", "deviation"),
+    [
+        ({}, [0.52339, 2.54289, -1.02595, 0.75248, 1.12783, 0.2212], 2.48884),
+        (
+            {"lightweight": True, "ffn_scale": 1.5},
+            [2.76373, -0.10684, 1.99371, -0.27054, 3.03499, -2.5417],
+            2.23095,
+        ),
+    ],
+    ids=["full", "lightweight"],
+)
+def test_outputs_are_those_recorded_from_spandrel(
+    change: dict[str, Any], pixels: list[float], deviation: float
+) -> None:
+    model = KBNetS(**TINY | change)
+    with torch.no_grad():
+        for i, (name, p) in enumerate(sorted(model.named_parameters())):
+            fan = p[0].numel() if p.ndim == 4 and p.shape[0] > 1 else 1
+            scale = fan**-0.5 * (0.1 if name.endswith(".w") else 1.0)
+            p.copy_(waves(*p.shape, phase=i) * scale)
+
+        out = model(0.5 + 0.5 * waves(1, 3, 8, 12, phase=0.3))
+
+    found = [*out[0, :, 3, 5].tolist(), *out[0, :, 0, 11].tolist()]
+    assert found == pytest.approx(pixels, abs=1e-4)
+    assert out.std().item() == pytest.approx(deviation, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     "change", [{}, {"lightweight": True, "ffn_scale": 1.5}, {"width": 32}, {"channels": 1}], ids=str
 )

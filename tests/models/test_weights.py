@@ -46,6 +46,12 @@ TINY += [
     ("dncnn", 1, {"depth": 2, "width": 6, "norm": "none"}),
     ("unet", 3, {"width": 4, "levels": 1, "convs": 1}),
     ("unet", 1, {"width": 4, "levels": 2, "convs": 3, "skip": "add"}),
+    ("res-unet", 1, {"width": 4, "widest": 8, "encoder_blocks": (1, 0), "decoder_blocks": (0, 2)}),
+    (
+        "res-unet",
+        3,
+        {"width": 4, "widest": 6, "encoder_blocks": (1,), "decoder_blocks": (1,), "fold": 4},
+    ),
 ]
 each_tiny_model = pytest.mark.parametrize(("name", "channels", "options"), TINY, ids=str)
 

@@ -39,7 +39,8 @@ class PixelRows:
     starts: npt.NDArray[np.int64]
     """Position of each page's first row, and one past the last row of all: [pages + 1]."""
     ordered: bool
-    row_fastest: bool = True
+    row_fastest: bool
+    """Whether the row runs faster than the column within a page."""
     span: tuple[float, float] = (0.0, 1.0)
     index: dict[str, int] = field(default_factory=dict)
 

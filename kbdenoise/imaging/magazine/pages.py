@@ -153,8 +153,8 @@ def _blank_sheet(house: House, rng: np.random.Generator) -> Sheet:
         shade = BLACK if rng.random() < 0.5 else house.accent
         ink = mix(BLACK, WHITE, float(rng.choice([0.0, 0.0, 0.12])))
         tint = mix(paper, shade, rng.uniform(0.08, 0.2))
-    pixels = np.empty((PAGE_HEIGHT, PAGE_WIDTH, 3), dtype=np.float32)
-    pixels[:] = paper
+    row = np.tile(np.array(paper, dtype=np.float32), PAGE_WIDTH)
+    pixels = np.tile(row, (PAGE_HEIGHT, 1)).reshape(PAGE_HEIGHT, PAGE_WIDTH, 3)
     order = [str(name) for name in rng.permutation(list(PHOTOGRAPHS))]
     return Sheet(
         pixels=pixels,

