@@ -5,9 +5,10 @@ beside it, so that submissions can be scored without a network or a download.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -88,9 +89,11 @@ def make_demo_contest(
         )
     with atomic_folder(folder) as part:
         sheets = _plan(part, train_pages=train_pages, test_pages=test_pages, seed=seed)
-        for done, _ in enumerate(_made(sheets, workers=workers or _processors()), start=1):
-            if progress is not None:
-                progress(done, len(sheets))
+        # Closed before the folder is cleared away, so that no process still writes into it.
+        with closing(_made(sheets, workers=workers or _processors())) as made:
+            for done, _ in enumerate(made, start=1):
+                if progress is not None:
+                    progress(done, len(sheets))
         credits = "\n".join(f"  {name:<22} {note}" for name, note in PHOTOGRAPHS.items())
         text = _README.format(train=train_pages, test=test_pages, seed=seed, credits=credits)
         write_text(part / "README.txt", text)
@@ -120,7 +123,7 @@ def _plan(folder: Path, *, train_pages: int, test_pages: int, seed: int) -> list
     return sheets
 
 
-def _made(sheets: list[_Sheet], *, workers: int) -> Iterator[None]:
+def _made(sheets: list[_Sheet], *, workers: int) -> Generator[None, None, None]:
     """Make the sheets, in several processes if asked; yields once for each that is done."""
     done = 0
     if workers > 1:

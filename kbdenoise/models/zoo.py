@@ -116,17 +116,17 @@ MODELS: dict[str, ModelSpec] = {
         fp16_autocast=True,
         bf16_autocast=True,
         sizes={
-            "small": {
-                "width": 8,
-                "encoder_blocks": (1, 1, 1),
-                "middle_blocks": 1,
-                "decoder_blocks": (1, 1, 1),
-            },
             "deck": {
                 "width": 16,
                 "encoder_blocks": (2, 3, 4),
                 "middle_blocks": 4,
                 "decoder_blocks": (4, 3, 2),
+            },
+            "small": {
+                "width": 8,
+                "encoder_blocks": (1, 1, 1),
+                "middle_blocks": 1,
+                "decoder_blocks": (1, 1, 1),
             },
             "deck-4-levels": {
                 "width": 16,

@@ -149,5 +149,5 @@ def _locked(handle: int) -> Iterator[None]:
     except ImportError:
         yield
         return
-    pass
+    fcntl.flock(handle, fcntl.LOCK_EX)
     yield  # closing the file releases the lock

@@ -147,6 +147,7 @@ def test_zips_are_unpacked_into_the_contest_folder(
     local = open_contest(DOCUMENTS, data=data)
     assert (result.pairs, result.tests, result.contest.root) == (3, 2, "")
     assert local.noisy.is_relative_to(data / DOCUMENTS)
+    assert not any("names of their own" in note for note in result.notes)
     assert sorted(p.name for p in local.clean.iterdir()) == ["1.png", "2.png", "3.png"]
     assert not list(data.glob(".*")) and not list(data.glob("**/*.zip"))
 
