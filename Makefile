@@ -20,8 +20,8 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 demo: $(VENV)/installed  ## the whole way on the demo contest: fetch, train, evaluate, submit
 	$(BIN)/kbdenoise fetch demo
-	$(BIN)/kbdenoise inspect --data demo
-	$(BIN)/kbdenoise train --data demo --preset quick
+	$(BIN)/kbdenoise inspect demo
+	$(BIN)/kbdenoise train demo --preset quick
 	$(BIN)/kbdenoise predict last
 	$(BIN)/kbdenoise submit last --message "make demo"
 	$(BIN)/kbdenoise evaluate last --baselines

@@ -1,6 +1,6 @@
 """How fast training patches come: this project's store against decoding files for every sample.
 
-    python benchmarks/loader.py [--pairs 24] [--patch 128] [--batch 8] [--seconds 3]
+    python -m benchmarks.loader [--pairs 24] [--patch 128] [--batch 8] [--seconds 3]
 
 Both sides run in one process on one core, over the same synthetic 512x512 LZW TIFF pairs in a
 temporary folder, with warm file caches, and hand over the same float32 tensors [B, C, P, P].
@@ -113,7 +113,7 @@ def naive_batch(
 def _naive_sample(
     pairs: Sequence[Pair], generator: np.random.Generator, *, patch: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    pair = pairs[generator.integers(len(pairs))]
+    pair = pairs[int(generator.integers(len(pairs)))]
     turn = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), generator.uniform(-180, 180), 1.0)
     top, left = generator.integers(SIDE - patch + 1, size=2)
     cut = []
@@ -130,7 +130,9 @@ def _mapped_and_decoded(path: Path) -> np.ndarray:
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        return cv2.imdecode(np.frombuffer(bytes(content), np.uint8), cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(np.frombuffer(bytes(content), np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None, f"{path} was written by this benchmark"
+    return decoded
 
 
 def _page(generator: np.random.Generator) -> FloatImage:

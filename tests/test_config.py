@@ -164,6 +164,13 @@ def test_a_settings_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -
             read_settings(TrainConfig, tmp_path / name)
 
 
+def test_a_settings_file_may_name_some_settings_of_some_sections(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[model]\nmodel = 'dncnn'\n[data]\npatch = 64\nbatch = 2\n[device]\n")
+
+    assert read_settings(TrainConfig, path) == {"model": "dncnn", "patch": 64, "batch": 2}
+
+
 def test_a_file_may_hold_what_only_makes_sense_with_an_option(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("[data]\nfold = 12")

@@ -1,37 +1,39 @@
-"""Values offered by the shell's completion, without importing anything heavy."""
+"""Values offered by the shell's completion, without importing anything heavy.
+
+Typer keeps those that begin with what was typed.
+"""
 
 import ast
 import contextlib
-from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
 import typer
 
 
-def contests_here(ctx: typer.Context, incomplete: str) -> list[str]:
+def contests_here(ctx: typer.Context) -> list[str]:
     """Contests that lie in the data folder."""
     folder = Path(str(ctx.params.get("data") or "data"))
-    return _starting(incomplete, (p.parent.name for p in _glob(folder, "*/contest.toml")))
+    return [p.parent.name for p in _glob(folder, "*/contest.toml")]
 
 
-def contests_known(incomplete: str) -> list[str]:
+def contests_known() -> list[str]:
     """Contests that `fetch` knows by name."""
-    return _starting(incomplete, keys_of_table("kbdenoise.contests.catalogue", "CONTESTS"))
+    return keys_of_table("kbdenoise.contests.catalogue", "CONTESTS")
 
 
-def runs(ctx: typer.Context, incomplete: str) -> list[str]:
+def runs(ctx: typer.Context) -> list[str]:
     """Runs in the runs folder, the newest first, and the two words for a run."""
     folder = Path(str(ctx.params.get("runs") or "runs"))
     names = sorted((p.parent.name for p in _glob(folder, "*/run.json")), reverse=True)
-    return _starting(incomplete, ["last", "best", *names])
+    return ["last", "best", *names]
 
 
-def models(incomplete: str) -> list[str]:
+def models() -> list[str]:
     """Names of the model table."""
     from kbdenoise.models.zoo import MODELS
 
-    return _starting(incomplete, MODELS)
+    return list(MODELS)
 
 
 def keys_of_table(module: str, table: str) -> list[str]:
@@ -54,10 +56,6 @@ def keys_of_table(module: str, table: str) -> list[str]:
             ):
                 return [str(key.value) for key in keys if isinstance(key, ast.Constant)]
     return []
-
-
-def _starting(incomplete: str, words: Iterable[str]) -> list[str]:
-    return [word for word in words if word.startswith(incomplete)]
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:

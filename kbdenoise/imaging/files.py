@@ -7,6 +7,7 @@ float, Lab, several pages in one file) is refused by name.
 
 import io
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterable
@@ -46,6 +47,7 @@ _REFUSED_MODES = {
     "HSV": "HSV colour",
 }
 _ORIENTATION_TAG = 274
+_WARNINGS = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,12 @@ def read_header(path: Path) -> Header:
 
     Raises DataError for a file that is missing, empty, no image, or of an unsupported kind.
     """
-    return _header(path, _read_bytes(path))
+    try:
+        if not path.stat().st_size:
+            raise _empty(path)
+        return _header(path, path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def read_picture(path: Path) -> Picture:
@@ -104,7 +111,7 @@ def read_picture(path: Path) -> Picture:
     kind (CMYK, float, Lab, several pages).
     """
     content = _read_bytes(path)
-    header = _header(path, content)
+    header = _header(path, io.BytesIO(content))
     _check_whole(path, content)
     decoded = _decode(path, content)
     if decoded.dtype not in (np.uint8, np.uint16):
@@ -230,29 +237,30 @@ def _read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror}",
-            hint="check that it exists and that you may read it",
-        ) from error
+        raise _unreadable(path, error) from error
     if not content:
-        raise DataError(f"{path} is empty (0 bytes)", hint="fetch it again, or remove it")
+        raise _empty(path)
     return content
 
 
-def _header(path: Path, content: bytes) -> Header:
+def _header(path: Path, source: Path | io.BytesIO) -> Header:
+    """Read the header from the file itself or from its content in memory."""
     try:
-        with warnings.catch_warnings():
+        # Pillow warns of odd metadata, and Python's warning filter belongs to all threads.
+        with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(source) as image:
                 mode, (width, height) = image.mode, image.size
                 pages = getattr(image, "n_frames", 1)
                 orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
                 transparent = "transparency" in image.info
                 gray_palette = mode == "P" and _palette_is_gray(image)
+    except FileNotFoundError as error:
+        raise _unreadable(path, error) from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large to open: {error}", hint="cut it up first") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error) as error:
-        raise _broken(path, content) from error
+        raise _broken(path) from error
     if mode in _REFUSED_MODES or mode not in _READABLE_MODES:
         raise _unsupported(path, _REFUSED_MODES.get(mode, f"colour mode {mode}"))
     if pages > 1:
@@ -306,14 +314,12 @@ def _png_is_whole(content: bytes) -> bool:
 
 
 def _decode(path: Path, content: bytes) -> Any:
-    level = cv2.utils.logging.getLogLevel()
+    # Our own error says it better; the level is OpenCV's own and stays, for the sake of threads.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise _damaged(path) from error
-    finally:
-        cv2.utils.logging.setLogLevel(level)
     if decoded is None:
         raise _damaged(path)
     return decoded
@@ -341,11 +347,28 @@ def _is_opaque(alpha: Pixels) -> bool:
     return bool((alpha == np.iinfo(alpha.dtype).max).all())
 
 
-def _broken(path: Path, content: bytes) -> DataError:
-    if content[:4] in (b"II*\0", b"MM\0*") or content.startswith((b"\x89PNG", b"\xff\xd8")):
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"cannot read {path}: {error.strerror}",
+        hint="check that it exists and that you may read it",
+    )
+
+
+def _empty(path: Path) -> DataError:
+    return DataError(f"{path} is empty (0 bytes)", hint="fetch it again, or remove it")
+
+
+def _broken(path: Path) -> DataError:
+    """The error for a file without a readable header: an image cut short, or no image at all."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        return _unreadable(path, error)
+    if head.startswith((b"II*\0", b"MM\0*", b"\x89PNG", b"\xff\xd8", b"BM")):
         return _damaged(path)
     return DataError(
-        f"{path} is not an image (it begins with {content[:8]!r})",
+        f"{path} is not an image (it begins with {head!r})",
         hint="remove it, or fetch it again: an error page may have been saved under that name",
     )
 

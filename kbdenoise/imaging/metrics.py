@@ -13,6 +13,8 @@ from kbdenoise.errors import SettingsError, nearest
 from kbdenoise.imaging.files import FloatImage
 from kbdenoise.imaging.luma import mean_luma
 
+_SSIM_WINDOW = 11  # px
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
@@ -49,8 +51,10 @@ def psnr(restored: FloatImage, clean: FloatImage) -> float:
 def ssim(restored: FloatImage, clean: FloatImage) -> float:
     """Structural similarity with data range 1, averaged over channels (Wang et al., 2004).
 
-    Gaussian window of 11 pixels, sigma 1.5, as in the paper.
+    Gaussian window of 11 pixels, sigma 1.5, as in the paper; NaN for an image smaller than it.
     """
+    if min(clean.shape[:2]) < _SSIM_WINDOW:
+        return float("nan")
     return float(
         structural_similarity(
             restored,
