@@ -37,7 +37,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.replace(part, path)
             _sync_folder(path.parent)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
