@@ -12,18 +12,15 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from benchmarks import loader, record
-from kbdenoise.contests.contest import CONTEST_FILE, Contest, LocalContest, write_contest
-from kbdenoise.contests.formats import Restored, expected_pages, submission_format
-from kbdenoise.imaging.files import to_float, to_pixels, write_pixels
+from benchmarks import csv_rows, loader, record
+from kbdenoise.contests.contest import CONTEST_FILE, Contest, write_contest
+from kbdenoise.imaging.files import to_pixels, write_pixels
 from kbdenoise.training.train import train
 
 _PEAK = """
@@ -44,48 +41,16 @@ def main() -> None:
     quick = parser.parse_args().quick
     figures: dict[str, Any] = {"loader": asdict(loader.measure(seconds=1.0 if quick else 4.0))}
     print(json.dumps(figures["loader"]))
+    rates = csv_rows.measure_csv_rows(pages=2 if quick else 8)
+    figures["csv"] = {**asdict(rates), "times_pandas": rates.times_pandas}
+    print(json.dumps(figures["csv"]))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        figures["csv"] = csv_speed(folder / "csv", pages=4 if quick else 20)
-        print(json.dumps(figures["csv"]))
         sides = (1500, 1000) if quick else (8000, 6000)
-        for model in ("unet", "kbnet-s"):
-            figures[f"predict {model}"] = predict_speed(folder / model, model=model, sides=sides)
-            print(json.dumps(figures[f"predict {model}"]))
+        figures["predict"] = predict_speed(folder, model="res-unet", sides=sides)
+        print(json.dumps(figures["predict"]))
     if not quick:
         print(f"written: {record.write_result('pipeline', figures)}")
-
-
-def csv_speed(folder: Path, *, pages: int) -> dict[str, float]:
-    """Rows a second of the `pixels-long` writer against a DataFrame's to_csv, same rows."""
-    rng = np.random.default_rng(0)
-    contest = Contest(slug="csv", test="test", channels=1, metric="rmse", format="pixels-long")
-    local = LocalContest(folder=folder, contest=contest)
-    for number in range(1, pages + 1):
-        pixels = rng.integers(0, 256, (420, 540, 1), dtype=np.uint8)
-        write_pixels(folder / "test" / f"{number}.png", pixels)
-    test_pages = expected_pages(local)
-    pictures = [rng.integers(0, 256, (420, 540, 1), dtype=np.uint8) for _ in test_pages]
-
-    started = time.perf_counter()
-    restored = (
-        Restored(stem=page.stem, name=page.name, image=to_float(pixels))
-        for page, pixels in zip(test_pages, pictures, strict=True)
-    )
-    written = submission_format("pixels-long").write(
-        folder / "ours.csv", restored, contest=local, pages=test_pages
-    )
-    ours_s = time.perf_counter() - started
-    started = time.perf_counter()
-    frames = [_frame(page.stem, pixels) for page, pixels in zip(test_pages, pictures, strict=True)]
-    pd.concat(frames).to_csv(folder / "pandas.csv", index=False)
-    pandas_s = time.perf_counter() - started
-    return {
-        "rows": written.rows,
-        "ours_rows_per_s": written.rows / ours_s,
-        "to_csv_rows_per_s": written.rows / pandas_s,
-        "ratio": pandas_s / ours_s,
-    }
 
 
 def predict_speed(folder: Path, *, model: str, sides: tuple[int, int]) -> dict[str, Any]:
@@ -118,14 +83,6 @@ def predict_speed(folder: Path, *, model: str, sides: tuple[int, int]) -> dict[s
         "memory_after_import_mib": float(before),
         "tiles": tiles,
     }
-
-
-def _frame(stem: str, pixels: np.ndarray) -> pd.DataFrame:
-    """The rows of one page as most notebooks make them: a DataFrame of ids and values."""
-    height, width, _ = pixels.shape
-    columns, rows = np.meshgrid(np.arange(1, width + 1), np.arange(1, height + 1))
-    ids = [f"{stem}_{r}_{c}" for c, r in zip(columns.T.ravel(), rows.T.ravel(), strict=True)]
-    return pd.DataFrame({"id": ids, "value": pixels[..., 0].T.ravel() / 255})
 
 
 if __name__ == "__main__":

@@ -133,6 +133,9 @@ class PredictConfig:
             )
 
 
+# What a resumed run may be told anew; everything else would make it another run.
+CHANGEABLE = ("steps", "time_limit", "save_every", "device", "threads")
+
 # preset -> kind of device -> settings that differ from the defaults above
 # On a CPU a small network that sees many small batches beats a large one that sees few.
 _CPU: dict[str, Any] = {

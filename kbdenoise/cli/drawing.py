@@ -96,7 +96,6 @@ class LiveDrawer:
 
     def _advance(self, event: Advance) -> None:
         if event.task not in self._tasks:
-            self._progress.start()
             number = self._progress.add_task(printable(event.task), count="", figures="")
             self._tasks[event.task] = _Task(number, event.done, self._clock())
         task = self._tasks[event.task]
@@ -114,6 +113,7 @@ class LiveDrawer:
             count=_count(event),
             figures=event_values(values),
         )
+        self._progress.start()  # does nothing when the bars are on the screen already
 
 
 class _Task:

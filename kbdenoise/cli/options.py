@@ -240,6 +240,18 @@ def _setting_options(
             yield _parameter(field.name, Annotated[types[field.name] | None, face], default=None)
 
 
+def settings_table(config: type) -> str:
+    """The settings of a configuration as a Markdown table, for README."""
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    presets = PRESETS["standard"] if config is TrainConfig else {}
+    for section in get_type_hints(config).values():
+        for field in fields(section):
+            default = _default(field, presets).removeprefix("Default: ").removesuffix(".")
+            meaning = field.metadata["help"].replace("|", r"\|")
+            lines.append(f"| `{option_name(field.name)}` | {default} | {meaning} |")
+    return "\n".join(lines)
+
+
 def _parameter(name: str, annotation: Any, *, default: Any) -> inspect.Parameter:
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, default=default, annotation=annotation)

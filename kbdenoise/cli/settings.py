@@ -1,7 +1,19 @@
 """`kbdenoise settings`: the effective settings as TOML, to keep and to change."""
 
+from typing import Annotated
+
+import typer
+
 from kbdenoise.cli.console import Console
-from kbdenoise.cli.options import ConfigOption, PresetOption, Settings, command, from_file, group
+from kbdenoise.cli.options import (
+    ConfigOption,
+    PresetOption,
+    Settings,
+    command,
+    from_file,
+    group,
+    settings_table,
+)
 from kbdenoise.config import PredictConfig, TrainConfig
 
 
@@ -16,8 +28,14 @@ def train(
     settings: Settings,
     preset: PresetOption = "standard",
     config: ConfigOption = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print all options and defaults as a table instead.")
+    ] = False,
 ) -> None:
     """Print what `train` would use on this machine."""
+    if markdown:
+        console.show({}, text=settings_table(TrainConfig), short=settings_table(TrainConfig))
+        return
     from kbdenoise.config import to_toml
     from kbdenoise.devices import choose_device
     from kbdenoise.training.train import effective_settings

@@ -19,9 +19,10 @@ from kbdenoise.cli.options import (
     Settings,
     command,
     follow,
+    option_name,
 )
 from kbdenoise.cli.words import duration, figure
-from kbdenoise.config import TrainConfig
+from kbdenoise.config import CHANGEABLE, TrainConfig
 
 if TYPE_CHECKING:
     from kbdenoise.training.train import TrainResult
@@ -42,7 +43,9 @@ def train(
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with a run; only steps, time limit and device may change.",
+            help="Go on with a run; only these may change: "
+            + ", ".join(map(option_name, CHANGEABLE))
+            + ".",
             autocompletion=complete.runs,
             show_default=False,
         ),

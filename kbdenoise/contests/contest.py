@@ -34,7 +34,7 @@ class Contest:
     """Short name: the last part of the contest's address, and of its folder in `data/`."""
     title: str = ""
     root: str = ""
-    """Absolute folder of pictures that are used in place; empty means beside contest.toml."""
+    """Folder of pictures used in place, absolute or from contest.toml on; empty: beside it."""
     noisy: str = "train/noisy"
     clean: str = "train/clean"
     test: str = ""
@@ -90,7 +90,7 @@ class LocalContest:
     @property
     def root(self) -> Path:
         """The folder that the contest's own paths start from."""
-        return Path(self.contest.root) if self.contest.root else self.folder
+        return self.folder / self.contest.root  # an absolute root stands by itself
 
     @property
     def noisy(self) -> Path:
@@ -180,7 +180,7 @@ def _find(name: str | Path | None, data: Path) -> Path:
         if len(found) > 1:
             raise SettingsError(
                 f"there are {len(found)} contests in {data}/",
-                hint="choose one with --data: " + ", ".join(p.name for p in found),
+                hint="name one of them: " + ", ".join(p.name for p in found),
             )
         return found[0]
     for folder in (data / str(name), Path(name)):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kbdenoise.atomic import write_text
-from kbdenoise.config import TrainConfig, resolve, section_of, to_toml, validated
+from kbdenoise.config import CHANGEABLE, TrainConfig, resolve, section_of, to_toml, validated
 from kbdenoise.contests.contest import open_contest
 from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError, SettingsError, nearest
@@ -14,9 +14,6 @@ from kbdenoise.progress import Progress
 from kbdenoise.runs.folder import Run, RunRecord, find_run, read_json
 from kbdenoise.training.prepare import Material, build_session, gather
 from kbdenoise.training.session import Session, load
-
-# What a resumed run may be told anew; everything else would make it another run.
-CHANGEABLE = ("steps", "time_limit", "save_every", "device", "threads")
 
 
 def resumed_session(

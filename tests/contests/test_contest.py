@@ -151,12 +151,16 @@ def test_a_contest_without_test_pictures_says_where_to_name_them(tmp_path: Path)
     assert local.truth is None
 
 
-def test_a_contest_is_opened_by_slug_or_by_path(tmp_path: Path) -> None:
+def test_a_contest_is_opened_by_slug_or_by_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     folder = saved(tmp_path, "first")
     saved(tmp_path, "second")
 
     assert open_contest("first", data=tmp_path).folder == folder
     assert open_contest(folder, data=tmp_path / "elsewhere").contest.slug == "first"
+    assert open_contest(Path("second"), data=Path("elsewhere")).contest.slug == "second"
 
 
 def test_without_a_name_the_only_contest_is_opened(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""README says what is: its settings table, its links and its commands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kbdenoise.cli.app import app
+from kbdenoise.cli.options import settings_table
+from kbdenoise.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[list[str]]:
+    """Every `kbdenoise ...` line in the shell blocks, as words, without prompt and comment."""
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", README, re.DOTALL)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("kbdenoise ")]
+
+
+def test_the_settings_table_is_the_programs_own() -> None:
+    assert settings_table(TrainConfig) in README
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_shown_is_one_the_program_takes(words: list[str]) -> None:
+    """The command exists and knows every option; tests/e2e runs the tour itself."""
+    names = [word for word in words if not word.startswith("-")]
+    help_of = [names[0]] if names[0] not in {"runs", "models", "settings"} else names[:2]
+
+    answer = CliRunner().invoke(app, [*help_of, "--help"], terminal_width=200)
+
+    assert answer.exit_code == 0, answer.output
+    for option in (word for word in words if word.startswith("--")):
+        assert option.split("=")[0] in answer.output
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_every_file_that_readme_links_is_there(target: str) -> None:
+    assert (ROOT / target).is_file()
+
+
+def test_no_placeholder_is_left() -> None:
+    assert "PLACEHOLDER" not in README
