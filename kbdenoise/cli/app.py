@@ -77,8 +77,9 @@ def _start(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code: 0, 1, 2 or 130."""
-    # OpenMP's threads spin while they wait; beside other work on the machine that halves the speed.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # OpenMP's threads spin while they wait for each other: by default so long that one other busy
+    # program makes training ten times as slow; not at all, and a quiet machine is half as fast.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a stream put in place by somebody else

@@ -5,21 +5,23 @@ Words in the names of folders (`train/scan`, `train_cleaned`) or at the ends of 
 decide is an error that shows what was found and asks for a contest.toml.
 """
 
-import csv
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Literal
-from unicodedata import normalize
 
-import numpy as np
-
-from kbdenoise.contests.contest import CONTEST_FILE, Contest
+from kbdenoise.contests.contest import CONTEST_FILE
+from kbdenoise.contests.samples import (
+    METRIC_OF_FORMAT,
+    SAMPLE_NAME,
+    find_sample,
+    sample_format,
+    sampled_channels,
+)
 from kbdenoise.errors import DataError
-from kbdenoise.imaging.files import SUFFIXES, list_images, read_header, read_opaque
+from kbdenoise.imaging.files import SUFFIXES, list_images
 
 
 def _table(words: str) -> frozenset[str]:
@@ -46,17 +48,11 @@ SPLIT_WORDS: dict[str, frozenset[str]] = {
     "test": _table("test testing tst"),
     "valid": _table("val valid validation dev"),
 }
-SAMPLE_NAME = re.compile(r"sample.*submi|submi.*sample|submitsrgb", re.IGNORECASE)
-
-# What a sample submission of this shape asks for: submission format -> the metric that goes with it
-METRIC_OF_FORMAT = {"pixels-long": "rmse", "mean-luma": "mae-mean-luma"}
 
 _DEPTH = 4  # folders below the root that are looked into
-_SAMPLED = 6  # pictures of each side that are looked at for colour
 _SEPARATORS = "_. -"
 _TAIL = re.compile(rf"(.+)([{_SEPARATORS}][A-Za-z]+[0-9]*)")
 _SHOWN = 12  # folders named in an error
-_ROWS_READ = 1000  # of a sample submission
 
 Role = Literal["noisy", "clean", "", "unclear"]
 
@@ -94,16 +90,6 @@ class PictureFolder:
     """The words of the path that tell neither role nor split."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matched:
-    """How the names of the two training folders fit together."""
-
-    pairs: int
-    noisy_alone: tuple[str, ...]
-    """Stems without a clean partner."""
-    clean_alone: tuple[str, ...]
-
-
 def detect_layout(root: Path) -> Layout:
     """Recognise noisy and clean pictures, test pictures and a sample submission below `root`.
 
@@ -116,7 +102,7 @@ def detect_layout(root: Path) -> Layout:
     if isinstance(found, str):
         raise _undecided(root, folders, found)
     layout = _with_test(found, folders)
-    layout = replace(layout, channels=_channels(root, layout))
+    layout = replace(layout, channels=sampled_channels(root, (layout.noisy, layout.clean)))
     return _with_sample(root, layout)
 
 
@@ -127,30 +113,6 @@ def picture_folders(root: Path) -> list[PictureFolder]:
         return []
     base = PurePosixPath(os.path.commonpath([path.as_posix() for path, _ in found]))
     return [_named(path, stems, words_from=base) for path, stems in found]
-
-
-def match_pairs(root: Path, contest: Contest | Layout) -> Matched:
-    """Count the pictures of the two training folders that have a partner, by stem.
-
-    Raises DataError for a folder that is missing or unreadable.
-    """
-    shared = (root / contest.noisy).resolve() == (root / contest.clean).resolve()
-
-    def side(folder: str, ending: str, other: str) -> set[str]:
-        stems = {normalize("NFC", p.stem) for p in list_images(root / folder)}
-        if not shared:
-            return {stem.removesuffix(ending) for stem in stems}
-        # Where both endings fit, the longer one says whose picture it is.
-        theirs = {s for s in stems if len(other) > len(ending) and s.endswith(other)}
-        return _without(ending, stems - theirs)
-
-    noisy = side(contest.noisy, contest.noisy_ending, contest.clean_ending)
-    clean = side(contest.clean, contest.clean_ending, contest.noisy_ending)
-    return Matched(
-        pairs=len(noisy & clean),
-        noisy_alone=tuple(sorted(noisy - clean)),
-        clean_alone=tuple(sorted(clean - noisy)),
-    )
 
 
 def describe(folders: Sequence[PictureFolder]) -> str:
@@ -165,15 +127,6 @@ def tells_something(name: str) -> bool:
     """Whether the name of a file or folder has a word for a role, a split, or a sample."""
     known = CLEAN_WORDS.union(NOISY_WORDS, *SPLIT_WORDS.values())
     return not known.isdisjoint(_words(name)) or bool(SAMPLE_NAME.search(name))
-
-
-def find_sample(root: Path) -> str:
-    """The path of a sample submission relative to `root`, or '' when there is none."""
-    for pattern in ("*.[cC][sS][vV]", "*/*.[cC][sS][vV]"):
-        for path in sorted(root.glob(pattern)):
-            if SAMPLE_NAME.search(path.stem) and path.is_file():
-                return path.relative_to(root).as_posix()
-    return ""
 
 
 def _walk(root: Path, *, depth: int = _DEPTH) -> Iterator[tuple[PurePosixPath, list[Path]]]:
@@ -360,18 +313,6 @@ def _with_test(layout: Layout, folders: list[PictureFolder]) -> Layout:
     )
 
 
-def _channels(root: Path, layout: Layout) -> Literal[1, 3]:
-    """1 if all of some pictures of each side are gray, else 3."""
-    for name in dict.fromkeys((layout.noisy, layout.clean)):
-        paths = list_images(root / name)
-        for path in paths[:: max(1, len(paths) // _SAMPLED)]:
-            if read_header(path).channels == 3:
-                pixels = read_opaque(path)
-                if not np.array_equal(pixels[..., :1].repeat(pixels.shape[2], axis=2), pixels):
-                    return 3
-    return 1
-
-
 def _with_sample(root: Path, layout: Layout) -> Layout:
     """Add the sample submission and the format that it shows."""
     sample = find_sample(root)
@@ -391,32 +332,6 @@ def _with_sample(root: Path, layout: Layout) -> Layout:
         metric=METRIC_OF_FORMAT.get(found, layout.metric),
         notes=(*layout.notes, f"{note}: see format and metric in {CONTEST_FILE}"),
     )
-
-
-def sample_format(path: Path, *, test_stems: Collection[str]) -> str:
-    """The submission format that a sample CSV shows, or '' when it is none that is known.
-
-    `1_1_1,1` is `pixels-long`; a number for each test picture's stem is `mean-luma`.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            rows = list(islice(csv.reader(file), 1 + _ROWS_READ))
-    except (OSError, csv.Error):
-        return ""
-    body = [row for row in rows[1:] if row]
-    if not body or any(len(row) != 2 for row in (rows[0], *body)):
-        return ""
-    if all(re.fullmatch(r".+_[0-9]+_[0-9]+", key) for key, _ in body):
-        return "pixels-long" if _numbers(body) else ""
-    in_test = test_stems and all(key in test_stems for key, _ in body)
-    return "mean-luma" if in_test and _numbers(body) else ""
-
-
-def _numbers(rows: Sequence[Sequence[str]]) -> bool:
-    try:
-        return all(np.isfinite(float(value)) for _, value in rows)
-    except ValueError:
-        return False
 
 
 def _undecided(root: Path, folders: list[PictureFolder], why: str) -> DataError:

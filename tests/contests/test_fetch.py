@@ -10,7 +10,9 @@ import pytest
 
 from kbdenoise.contests import fetch as module
 from kbdenoise.contests.contest import CONTEST_FILE, open_contest
-from kbdenoise.contests.fetch import STAMP_FILE, Fetched, contest_slug, fetch
+from kbdenoise.contests.fetch import Fetched, fetch
+from kbdenoise.contests.sources import contest_slug
+from kbdenoise.contests.stamp import STAMP_FILE
 from kbdenoise.errors import DataError, KaggleError, KbdenoiseError, SettingsError
 from kbdenoise.imaging.files import encode
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kbdenoise.contests.contest import Contest
-from kbdenoise.contests.layout import Layout, detect_layout, match_pairs
+from kbdenoise.contests.layout import Layout, detect_layout
+from kbdenoise.contests.sources import match_pairs
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import encode
 
