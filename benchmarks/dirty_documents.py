@@ -39,7 +39,8 @@ def main() -> None:
         "table": evaluated["table"],
     }
     print(json.dumps(figures, indent=2))
-    print(f"written: {record.write_result('dirty_documents', figures)}")
+    arguments = f"FOLDER --time-limit {wanted.time_limit}"
+    print(f"written: {record.write_result('dirty_documents', figures, arguments=arguments)}")
 
 
 def kbdenoise(home: Path, *arguments: str) -> dict[str, Any]:

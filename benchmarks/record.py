@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_result(name: str, figures: dict[str, Any]) -> Path:
+def write_result(name: str, figures: dict[str, Any], *, arguments: str = "") -> Path:
     """Write results/DATE_NAME.json; a second measurement of one day replaces the first."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{date.today().isoformat()}_{name}.json"
@@ -23,7 +22,7 @@ def write_result(name: str, figures: dict[str, Any]) -> Path:
         "versions": {p: metadata.version(p) for p in ("torch", "numpy", "opencv-python", "pandas")}
         | {"python": platform.python_version()},
         "commit": _commit(),
-        "command": "python " + " ".join([f"-m benchmarks.{name}", *sys.argv[1:]]),
+        "command": f"python -m benchmarks.{name} {arguments}".strip(),
         "figures": figures,
     }
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -45,7 +45,7 @@ class DataSettings:
     turns: bool = setting(True, "Turn patches by right angles at random.")
     folds: int = setting(10, "Parts that the pictures are divided into, by whole groups.", min=2)
     fold: int = setting(0, "The part that is held out for validation.", min=0)
-    seed: int = setting(0, "Seed of weights, patches and folds.", min=0)
+    seed: int = setting(0, "Seed of weights, patches and folds.", min=0, max=2**63 - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class OptimiserSettings:
 
     steps: int = setting(20_000, "Optimiser steps; the schedule ends with them.", min=1)
     time_limit: str = setting(
-        "0", "Stop after this long, final validation included (8h, 90m, 45s); 0 means no limit."
+        "0", "Stop after this long, reading and last validation included (8h, 90m); 0: no limit."
     )
     loss: Literal["charbonnier", "l1", "mse", "psnr"] = setting("psnr", "Training loss.")
     lr: float = setting(1e-3, "Peak learning rate of AdamW.", min=0)
@@ -71,8 +71,10 @@ class ValidationSettings:
     """Validation and saving"""
 
     val_every: int = setting(1000, "Steps between validations on whole held-out pictures.", min=1)
-    val_images: int = setting(0, "Held-out pictures looked at in between; 0 means all.", min=0)
-    save_every: str = setting("5m", "Longest time between two saves of the run's state.")
+    val_images: int = setting(0, "Held-out pictures scored at validations; 0 means all.", min=0)
+    save_every: str = setting(
+        "5m", "Longest time between two saves of the run's state; 0 saves at validations only."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,34 +136,29 @@ class PredictConfig:
 
 
 # What a resumed run may be told anew; everything else would make it another run.
-CHANGEABLE = ("steps", "time_limit", "save_every", "device", "threads")
+CHANGEABLE = ("steps", "time_limit", "save_every", "device", "amp", "threads")
 
-# preset -> kind of device -> settings that differ from the defaults above
+# preset -> kind of device -> settings that differ from the defaults above.
 # On a CPU a small network that sees many small batches beats a large one that sees few.
-_CPU: dict[str, Any] = {
-    "model": "res-unet",
-    "patch": 128,
-    "batch": 2,
-    "lr": 3e-3,
-    "ema": 0.998,
-    "warmup": 0.03,
-    "flips": False,  # a short run learns print faster where it always stands upright
-    "turns": False,
-}
-_GPU: dict[str, Any] = {"model": "kbnet-s", "patch": 256, "batch": 8}
 PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
     "quick": {
-        "cpu": {**_CPU, "steps": 1500, "val_every": 500},
-        "gpu": {**_GPU, "steps": 5000, "val_every": 1000},
+        "cpu": {"model": "res-unet", "batch": 2, "steps": 1500, "val_every": 500},
+        "gpu": {"patch": 256, "steps": 5000, "val_every": 1000},
     },
     "standard": {
-        "cpu": {**_CPU, "steps": 20_000, "val_every": 2000},
-        "gpu": {**_GPU, "steps": 40_000, "val_every": 2000},
+        "cpu": {"model": "res-unet", "batch": 2, "steps": 20_000, "val_every": 2000},
+        "gpu": {"patch": 256, "steps": 40_000, "val_every": 2000},
     },
     "best": {
-        "cpu": {**_CPU, "steps": 100_000, "val_every": 5000},
-        "gpu": {**_GPU, "steps": 200_000, "val_every": 5000},
+        "cpu": {"model": "res-unet", "batch": 2, "steps": 100_000, "val_every": 5000},
+        "gpu": {"patch": 256, "steps": 200_000, "val_every": 5000},
     },
+}
+
+# model -> settings that suit it better than the defaults, whatever the preset. A small network on
+# few pages learns print faster where it always stands upright, so it is neither turned nor flipped.
+TUNED: dict[str, dict[str, Any]] = {
+    "res-unet": {"lr": 3e-3, "ema": 0.998, "warmup": 0.03, "flips": False, "turns": False},
 }
 
 

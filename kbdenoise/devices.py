@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kbdenoise.errors import SettingsError
+from kbdenoise.errors import DataError, SettingsError
 
 DeviceKind = Literal["cuda", "mps", "cpu"]
 
@@ -70,7 +71,10 @@ def free_memory_bytes(choice: DeviceChoice) -> int:
     import torch
 
     if choice.kind == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
+        cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return int(torch.cuda.mem_get_info()[0]) + cached
+    if choice.kind == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -78,6 +82,21 @@ def free_memory_bytes(choice: DeviceChoice) -> int:
         return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
     except (OSError, ValueError):
         return 2 * 1024**3
+
+
+@contextlib.contextmanager
+def enough_memory(work: str, *, hint: str) -> Iterator[None]:
+    """Turn the many ways of running out of memory into a DataError with a cure."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise DataError(f"{work} does not fit into the memory", hint=hint) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        raise DataError(f"{work} does not fit into the memory", hint=hint) from error
 
 
 def device_report() -> list[tuple[str, bool, str]]:

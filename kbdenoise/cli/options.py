@@ -15,7 +15,7 @@ import typer
 
 from kbdenoise.cli import complete
 from kbdenoise.cli.console import INTERRUPTED, Console, show_error
-from kbdenoise.config import PRESETS, PredictConfig, Preset, TrainConfig
+from kbdenoise.config import PRESETS, TUNED, ModelSettings, PredictConfig, Preset, TrainConfig
 from kbdenoise.errors import SettingsError
 
 Settings = dict[str, Any]
@@ -223,7 +223,7 @@ def _faced(
 def _setting_options(
     config: type[TrainConfig] | type[PredictConfig],
 ) -> Iterator[inspect.Parameter]:
-    presets = PRESETS["standard"] if config is TrainConfig else {}
+    presets = _standard(config)
     for section in get_type_hints(config).values():
         types = get_type_hints(section)
         for field in fields(section):
@@ -240,10 +240,21 @@ def _setting_options(
             yield _parameter(field.name, Annotated[types[field.name] | None, face], default=None)
 
 
+def _standard(config: type) -> dict[str, dict[str, Any]]:
+    """What the standard preset sets on each kind of device, its model's own values included."""
+    if config is not TrainConfig:
+        return {}
+    model = ModelSettings().model
+    return {
+        kind: layer | TUNED.get(layer.get("model", model), {})
+        for kind, layer in PRESETS["standard"].items()
+    }
+
+
 def settings_table(config: type) -> str:
     """The settings of a configuration as a Markdown table, for README."""
     lines = ["| option | default | meaning |", "|---|---|---|"]
-    presets = PRESETS["standard"] if config is TrainConfig else {}
+    presets = _standard(config)
     for section in get_type_hints(config).values():
         for field in fields(section):
             default = _default(field, presets).removeprefix("Default: ").removesuffix(".")

@@ -19,6 +19,9 @@ from kbdenoise.imaging.metrics import METRICS
 
 CONTEST_FILE = "contest.toml"
 
+FORMAT_NAMES = ("mean-luma", "pixels-long", "zip")
+"""The submission formats; their functions stand in `kbdenoise.contests.formats`."""
+
 GroupRule = Literal["pattern", "clean-picture", "noisyoffice-text"]
 
 
@@ -68,6 +71,9 @@ class Contest:
             raise ValueError(f"slug '{self.slug}' must be lower-case letters, digits and '-'")
         if self.metric not in METRICS:
             raise ValueError(f"metric '{self.metric}' is unknown; {nearest(self.metric, METRICS)}")
+        if self.format not in FORMAT_NAMES:
+            near = nearest(self.format, FORMAT_NAMES)
+            raise ValueError(f"format '{self.format}' is unknown; {near}")
         try:
             groups = re.compile(self.group_pattern).groups
         except re.error as error:

@@ -33,9 +33,10 @@ def background_division(image: FloatImage, side: float) -> FloatImage:
 
     Made for dark text on light paper; the background is never taken for darker than 0.2.
     """
-    small = cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-    blurred = _median(np.atleast_3d(small), max(3, int(side / 4) | 1))
     height, width = image.shape[:2]
+    across, down = max(0.25, 1 / width), max(0.25, 1 / height)  # at least one pixel is left
+    small = cv2.resize(image, None, fx=across, fy=down, interpolation=cv2.INTER_AREA)
+    blurred = _median(np.atleast_3d(small), max(3, int(side / 4) | 1))
     background = np.atleast_3d(cv2.resize(blurred, (width, height)))
     return np.clip(image / np.maximum(background, 0.2), 0.0, 1.0).astype(np.float32)
 

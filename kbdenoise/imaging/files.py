@@ -2,15 +2,15 @@
 
 Pixels are read at their own bit depth (8 or 16) and written rounded, never truncated. In memory an
 image is float32 [H, W, C] RGB (or [H, W, 1]) in [0, 1]. What cannot be read without a guess (CMYK,
-float, Lab, several pages in one file) is refused by name.
+float, Lab, several pages in one file, transparency that the decoder drops) is refused by name.
 """
 
+import functools
 import io
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin
 
 from kbdenoise.atomic import write_bytes
 from kbdenoise.errors import DataError, SettingsError
@@ -47,6 +47,8 @@ _REFUSED_MODES = {
     "HSV": "HSV colour",
 }
 _ORIENTATION_TAG = 274
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC = 256, 257, 258, 262
+_MIN_IS_WHITE = 0
 _WARNINGS = threading.Lock()
 
 
@@ -62,6 +64,8 @@ class Header:
     alpha: bool
     orientation: int
     """EXIF orientation, 1 to 8; 1 means upright."""
+    tiff: bool
+    """Whether it is a TIFF, which OpenCV may turn upright by itself while decoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +112,8 @@ def read_picture(path: Path) -> Picture:
     """Decode an image file at its own bit depth, upright, palette expanded.
 
     Raises DataError for a file that is missing, empty, cut short, damaged, or of an unsupported
-    kind (CMYK, float, Lab, several pages).
+    kind (CMYK, float, Lab, several pages, a gray TIFF with alpha, a gray PNG with a transparent
+    value, 16-bit min-is-white).
     """
     content = _read_bytes(path)
     header = _header(path, io.BytesIO(content))
@@ -117,12 +122,15 @@ def read_picture(path: Path) -> Picture:
     if decoded.dtype not in (np.uint8, np.uint16):
         raise _unsupported(path, _REFUSED_MODES["F" if decoded.dtype.kind == "f" else "I"])
     stacked = np.atleast_3d(decoded)  # [H, W] -> [H, W, 1]
-    alpha = stacked[..., 3] if stacked.shape[2] == 4 else None
+    if not _turned_by_decoder(header, stacked):
+        stacked = _upright(stacked, header.orientation)
+    if stacked.shape[:2] != (header.height, header.width) or stacked.shape[2] < header.channels:
+        raise _damaged(path)
+    alpha = np.ascontiguousarray(stacked[..., -1]) if stacked.shape[2] in (2, 4) else None
+    if header.alpha and alpha is None:
+        raise _unsupported(path, "transparency that cannot be read")
     colours = stacked[..., :1] if header.channels == 1 else stacked[..., 2::-1]
-    return Picture(
-        pixels=_upright(colours, header.orientation),
-        alpha=None if alpha is None else _upright(alpha, header.orientation),
-    )
+    return Picture(pixels=np.ascontiguousarray(colours), alpha=alpha)
 
 
 def read_image(path: Path, *, channels: int | None = None) -> FloatImage:
@@ -200,7 +208,9 @@ def write_image(
 def write_pixels(path: Path, pixels: Pixels, *, alpha: Pixels | None = None) -> None:
     """Write uint8 or uint16 pixels [H, W, 1 or 3] exactly (JPEG: at quality 95), atomically.
 
-    Raises SettingsError if the format cannot hold the bit depth or the alpha channel.
+    Gray with alpha is written as RGBA with equal channels: OpenCV encodes no gray with alpha, and
+    does not read it from a TIFF. Raises SettingsError if the format cannot hold the bit depth or
+    the alpha channel.
     """
     content = encode(pixels, suffix=path.suffix, alpha=alpha)
     write_bytes(path, content)
@@ -227,12 +237,6 @@ def suffix_rules(suffix: str) -> tuple[tuple[int, ...], bool, tuple[int, ...]]:
     return SUFFIXES[suffix.lower()]
 
 
-def check_readable(paths: Iterable[Path]) -> None:
-    """Read every header, so that a broken file is named before long work begins."""
-    for path in paths:
-        read_header(path)
-
-
 def _read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
@@ -250,29 +254,53 @@ def _header(path: Path, source: Path | io.BytesIO) -> Header:
         with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(source) as image:
-                mode, (width, height) = image.mode, image.size
-                pages = getattr(image, "n_frames", 1)
-                orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
-                transparent = "transparency" in image.info
-                gray_palette = mode == "P" and _palette_is_gray(image)
+                refusal, header = _refusal(image), _header_of(image)
     except FileNotFoundError as error:
         raise _unreadable(path, error) from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large to open: {error}", hint="cut it up first") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error) as error:
+    except Exception as error:  # a damaged tag can raise anything in Pillow, TypeError among it
         raise _broken(path) from error
+    if refusal:
+        raise _unsupported(path, refusal)
+    return header
+
+
+def _refusal(image: Image.Image) -> str | None:
+    """What makes an image unreadable without a guess, in words; None if nothing does."""
+    mode, pages = image.mode, getattr(image, "n_frames", 1)
     if mode in _REFUSED_MODES or mode not in _READABLE_MODES:
-        raise _unsupported(path, _REFUSED_MODES.get(mode, f"colour mode {mode}"))
+        return _REFUSED_MODES.get(mode, f"colour mode {mode}")
     if pages > 1:
-        raise _unsupported(path, f"{pages} pages in one file")
+        return f"{pages} pages in one file"
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        # OpenCV inverts these at 8 bits and below, but hands back the negative at 16.
+        if tags.get(_TIFF_PHOTOMETRIC) == _MIN_IS_WHITE and max(tags.get(_TIFF_BITS, (1,))) > 8:
+            return "16-bit values that count from white to black (min-is-white)"
+    return None
+
+
+def _header_of(image: Image.Image) -> Header:
+    mode, (width, height) = image.mode, image.size
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # The tags, because Pillow's own size of a TIFF is turned in some versions.
+        width, height = int(image.tag_v2[_TIFF_WIDTH]), int(image.tag_v2[_TIFF_HEIGHT])
+        orientation = int(image.tag_v2.get(_ORIENTATION_TAG, 1))
+    else:
+        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
+    if orientation not in range(1, 9):
+        orientation = 1
     if orientation >= 5:
         width, height = height, width
+    gray = mode in {"1", "L", "LA"} or mode.startswith("I;16")
     return Header(
         width=width,
         height=height,
-        channels=1 if mode in {"1", "L", "LA"} or mode.startswith("I;16") or gray_palette else 3,
-        alpha=mode in {"LA", "RGBA", "PA"} or transparent,
-        orientation=orientation if 1 <= orientation <= 8 else 1,
+        channels=1 if gray or (mode == "P" and _palette_is_gray(image)) else 3,
+        alpha=mode in {"LA", "RGBA", "PA"} or "transparency" in image.info,
+        orientation=orientation,
+        tiff=isinstance(image, TiffImagePlugin.TiffImageFile),
     )
 
 
@@ -323,6 +351,27 @@ def _decode(path: Path, content: bytes) -> Any:
     if decoded is None:
         raise _damaged(path)
     return decoded
+
+
+def _turned_by_decoder(header: Header, decoded: npt.NDArray[Any]) -> bool:
+    """Whether OpenCV has applied the orientation already, as it does for TIFF only."""
+    height, width = decoded.shape[:2]
+    if header.orientation == 1 or not header.tiff:
+        return False
+    if header.orientation >= 5 and height != width:
+        return (height, width) == (header.height, header.width)
+    return _decoder_turns_tiffs(header.orientation, decoded.dtype.name)
+
+
+@functools.cache
+def _decoder_turns_tiffs(orientation: int, dtype: str) -> bool:
+    """Ask this OpenCV with a tiny TIFF, because its versions and bit depths may differ."""
+    stored = np.arange(6, dtype=dtype).reshape(2, 3)
+    file = io.BytesIO()
+    Image.fromarray(stored).save(file, "TIFF", tiffinfo={_ORIENTATION_TAG: orientation})
+    content = np.frombuffer(file.getvalue(), np.uint8)
+    decoded = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    return np.array_equal(np.asarray(decoded), _upright(stored, orientation))
 
 
 def _upright(array: Any, orientation: int) -> Any:

@@ -3,6 +3,7 @@
 Images are float32 [H, W, C] in [0, 1]; every metric takes (restored, clean) of one shape.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from kbdenoise.imaging.files import FloatImage
 from kbdenoise.imaging.luma import mean_luma
 
 _SSIM_WINDOW = 11  # px
+_PERFECT_DB = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,14 @@ def _mean_square(restored: FloatImage, clean: FloatImage) -> float:
 
 
 def _mean(scores: Sequence[float], sizes: Sequence[int]) -> float:
-    return float(np.mean(scores))
+    """The mean over the pictures that have a score; NaN when none has."""
+    known = [score for score in scores if not math.isnan(score)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _mean_capped(scores: Sequence[float], sizes: Sequence[int]) -> float:
+    """The mean PSNR, where a picture restored exactly counts 100 dB instead of infinity."""
+    return _mean([min(score, _PERFECT_DB) for score in scores], sizes)
 
 
 def _pooled_root(scores: Sequence[float], sizes: Sequence[int]) -> float:
@@ -103,6 +112,6 @@ METRICS: dict[str, Metric] = {
         unit="grey levels",
     ),
     "rmse": Metric(name="rmse", score=rmse, pool=_pooled_root, lower_is_better=True, unit="0..1"),
-    "psnr": Metric(name="psnr", score=psnr, pool=_mean, lower_is_better=False, unit="dB"),
+    "psnr": Metric(name="psnr", score=psnr, pool=_mean_capped, lower_is_better=False, unit="dB"),
     "ssim": Metric(name="ssim", score=ssim, pool=_mean, lower_is_better=False, unit="0..1"),
 }

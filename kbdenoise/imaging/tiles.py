@@ -24,6 +24,8 @@ class TilePlan:
     overlap: int
     margin: int = 0
     """Pixels at a tile's inner borders that do not count, for want of surroundings."""
+    needed: int | None = 0
+    """The margin that would make tiles equal the whole; None: no margin does (global pooling)."""
 
     def __post_init__(self) -> None:
         if self.tile and not 0 <= self.overlap < self.tile:
@@ -33,14 +35,16 @@ class TilePlan:
             )
 
     @property
-    def whole(self) -> bool:
-        """Whether pictures are restored in one piece."""
-        return self.tile == 0
-
-    @property
     def text(self) -> str:
-        """For the screen: `whole` or `tiles of 512 px, overlap 64 px`."""
-        return f"tiles of {self.tile} px, overlap {self.overlap} px" if self.tile else "whole"
+        """For the screen: `whole`, or the tiles and whether they could be told from the whole."""
+        if not self.tile:
+            return "whole"
+        tiles = f"tiles of {self.tile} px, overlap {self.overlap} px"
+        if self.needed is None:
+            return f"{tiles}; the network pools over each tile, so results differ from the whole"
+        if self.margin < self.needed:
+            return f"{tiles}; it sees {self.needed} px far, so larger tiles would be more exact"
+        return tiles
 
 
 def tile_starts(length: int, *, tile: int, overlap: int, multiple: int = 1) -> list[int]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from kbdenoise.inference.scoring import (
     score_pictures,
 )
 from kbdenoise.progress import Advance, Progress, counting, silent
-from kbdenoise.runs.folder import Run, read_json
+from kbdenoise.runs.folder import read_json
 
 _FILTER_PAIRS = 12  # training pairs on which a filter's parameter is chosen
 _SHEET_ROWS = 6
@@ -64,7 +65,7 @@ class Evaluation:
     bias: float
     """Mean of restored - clean, in grey levels 0..255."""
     worst_tenth_share: float
-    """Share of the summed scores that the worst tenth of the pictures carries."""
+    """Share of the summed errors carried by the worst tenth of pictures; NaN for a quality."""
     rows: tuple[ImageScore, ...]
     """One a picture, worst first."""
     table: tuple[MethodScore, ...]
@@ -99,7 +100,14 @@ def evaluate(
         channels=local.contest.channels,
         progress=counting(progress, "read pictures"),
     )
-    train, held_out = _split(loaded.run, store)
+    split = read_json(loaded.run.split_file)
+    if store.checksum != loaded.run.read_record().data_checksum:
+        raise DataError(
+            f"the pictures of {local.contest.slug} are not those that {loaded.run.name} held out",
+            hint=f"put them back as they were; {loaded.run.split_file} lists them",
+        )
+    where = {stem: index for index, stem in enumerate(store.stems)}
+    train, held_out = ([where[stem] for stem in split[side]] for side in ("train", "held_out"))
     rows = _scored(loaded.restore, store, held_out, chosen, progress, "evaluate")
     untouched = score_pictures(lambda image: image, store, held_out, metric=chosen)
     table = [_method("doing nothing", untouched, chosen)]
@@ -111,7 +119,7 @@ def evaluate(
     scores_file, sheet_file = folder / "evaluation.csv", folder / "worst.png"
     write_text(scores_file, _csv(worst_first))
     write_image(sheet_file, _sheet(loaded.restore, store, worst_first[:_SHEET_ROWS]))
-    low, high = _interval(rows, chosen)
+    low, high = _interval(rows, split["groups"], chosen)
     scores = np.array([row.score for row in rows])
     return Evaluation(
         run=loaded.run.path,
@@ -125,26 +133,12 @@ def evaluate(
         median=float(np.median(scores)),
         p90=float(np.quantile(scores, 0.9 if chosen.lower_is_better else 0.1)),
         bias=float(np.mean([row.bias for row in rows])),
-        worst_tenth_share=_worst_tenth_share(scores),
+        worst_tenth_share=_worst_tenth_share(scores) if chosen.lower_is_better else math.nan,
         rows=tuple(worst_first),
         table=tuple(table),
         scores_file=scores_file,
         sheet_file=sheet_file,
     )
-
-
-def _split(run: Run, store: Store) -> tuple[list[int], list[int]]:
-    """Indices of the run's training and held-out pictures. Raises DataError if some are gone."""
-    where = {stem: index for index, stem in enumerate(store.stems)}
-    split = read_json(run.split_file)
-    missing = [s for s in split["held_out"] + split["train"] if s not in where]
-    if missing:
-        raise DataError(
-            f"{len(missing)} pictures of the run {run.name} are no longer in the contest, "
-            f"{missing[0]} among them",
-            hint=f"put them back; {run.split_file} lists them all",
-        )
-    return [where[s] for s in split["train"]], [where[s] for s in split["held_out"]]
 
 
 def _scored(
@@ -197,12 +191,21 @@ def _method(name: str, rows: Sequence[ImageScore], chosen: Metric) -> MethodScor
     )
 
 
-def _interval(rows: Sequence[ImageScore], chosen: Metric) -> tuple[float, float]:
-    """The 95 % interval of the pooled score under resampling of the pictures, by a fixed seed."""
+def _interval(
+    rows: Sequence[ImageScore], groups: dict[str, str], chosen: Metric
+) -> tuple[float, float]:
+    """The 95 % interval of the pooled score under resampling of whole groups, by a fixed seed.
+
+    Where all pictures are of one group, they are drawn one by one.
+    """
+    parts: dict[str, list[ImageScore]] = {}
+    for row in rows:
+        parts.setdefault(groups[row.stem], []).append(row)
+    units = list(parts.values()) if len(parts) > 1 else [[row] for row in rows]
     rng = np.random.default_rng(0)
     scores = []
     for _ in range(1000):
-        drawn = [rows[i] for i in rng.integers(0, len(rows), len(rows))]
+        drawn = [row for i in rng.integers(0, len(units), len(units)) for row in units[i]]
         scores.append(pooled(drawn, chosen))
     return float(np.quantile(scores, 0.025)), float(np.quantile(scores, 0.975))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from kbdenoise.config import PredictConfig, resolve
 from kbdenoise.contests.contest import LocalContest, open_contest
-from kbdenoise.devices import DeviceChoice, choose_device, free_memory_bytes
+from kbdenoise.devices import DeviceChoice, choose_device, enough_memory, free_memory_bytes
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage
 from kbdenoise.imaging.tiles import TilePlan
@@ -38,7 +38,8 @@ class Loaded:
     def restore(self, image: FloatImage) -> FloatImage:
         """Restore float32 [H, W, 1 or 3] in [0, 1]; same shape and range."""
         plan = self.plan(image.shape[0], image.shape[1])
-        return restore_image(image, self.restorer, plan=plan, tta=self.config.tiles.tta)
+        with enough_memory("restoring a picture", hint="use smaller tiles, such as --tile 256"):
+            return restore_image(image, self.restorer, plan=plan, tta=self.config.tiles.tta)
 
 
 def load_run(name: str, *, runs: Path, **settings: Any) -> Loaded:

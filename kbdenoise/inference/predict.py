@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kbdenoise.devices import enough_memory
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import (
     Header,
@@ -67,8 +68,8 @@ def predict(
     Bit depth, gray or colour, alpha and format stay as they are in each file. A call that was
     stopped half-way goes on where it was. Further keyword arguments are settings of PredictConfig.
 
-    Raises SettingsError before anything is overwritten (unless `force`) and DataError for a
-    picture that cannot be read, before the first one is restored.
+    Raises SettingsError before anything is overwritten (unless `force`) and DataError for a file
+    that is no picture, before the first one is restored; damage further inside shows later.
     """
     loaded = load_run(run, runs=runs, **settings)
     sources = (
@@ -79,19 +80,22 @@ def predict(
     if not sources:
         raise DataError("there are no pictures to restore", hint="name image files or folders")
     default = Path("restored") if pictures else Path("submissions") / loaded.run.name
-    jobs = _jobs(sources, out or default)
+    folder = out or default
+    jobs = _jobs(sources, folder)
     progress(Fact(label="device", text=loaded.device.text))
-    todo = _still_to_do(jobs, loaded, out or default, force=force, dry_run=dry_run)
+    ledger = _Ledger(folder / MANIFEST, _work(loaded))
+    todo = _still_to_do(jobs, ledger, force=force)
     started = time.monotonic()
     plans = {loaded.plan(job.header.height, job.header.width).text for job in jobs}
     if not dry_run:
         for done, job in enumerate(todo):
             progress(Advance(task="restore", done=done, total=len(todo)))
             _restore(job, loaded)
+            ledger.note(job)
         progress(Advance(task="restore", done=len(todo), total=len(todo)))
     return Prediction(
         run=loaded.run.path,
-        out=out or default,
+        out=folder,
         pictures=len(todo),
         kept=len(jobs) - len(todo),
         megapixels=sum(job.header.height * job.header.width for job in todo) / 1e6,
@@ -139,43 +143,68 @@ def _jobs(sources: Sequence[Path], out: Path) -> list[_Job]:
     return jobs
 
 
-def _still_to_do(
-    jobs: Sequence[_Job], loaded: Loaded, out: Path, *, force: bool, dry_run: bool
-) -> list[_Job]:
-    """Leave out what an earlier call of exactly this work has finished; refuse to overwrite."""
-    work = {
+class _Ledger:
+    """What was restored from which source by exactly this work, kept beside the pictures."""
+
+    def __init__(self, path: Path, work: dict[str, Any]) -> None:
+        before = read_json(path) if path.is_file() else {}
+        self.path = path
+        self.work = work
+        self.done: dict[str, Any] = before.get("done", {}) if before.get("work") == work else {}
+
+    def has(self, job: _Job) -> bool:
+        """Whether the target is there and was made from the source as it is now."""
+        return job.target.exists() and self.done.get(job.target.name) == _stamp(job.source)
+
+    def note(self, job: _Job) -> None:
+        """Remember one picture; written at once, as the next one may never come."""
+        self.done[job.target.name] = _stamp(job.source)
+        write_json(self.path, {"work": self.work, "done": self.done})
+
+
+def _work(loaded: Loaded) -> dict[str, Any]:
+    """What tells one restoration from another: the weights and how they are run."""
+    weights = loaded.run.best if loaded.run.best.is_file() else loaded.run.last
+    return {
         "run": loaded.run.name,
-        "weights_sha256": _sha256(
-            loaded.run.best if loaded.run.best.is_file() else loaded.run.last
-        ),
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "settings": asdict(loaded.config.tiles),
     }
-    manifest = out / MANIFEST
-    same = manifest.is_file() and read_json(manifest) == work
-    present = [job for job in jobs if job.target.exists()]
-    if present and not same and not force:
+
+
+def _stamp(source: Path) -> dict[str, Any]:
+    status = source.stat()
+    return {
+        "source": str(source.resolve()),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+    }
+
+
+def _still_to_do(jobs: Sequence[_Job], ledger: _Ledger, *, force: bool) -> list[_Job]:
+    """Leave out what is done already; refuse to overwrite anything else."""
+    if force:
+        return list(jobs)
+    todo = [job for job in jobs if not ledger.has(job)]
+    present = [job for job in todo if job.target.exists()]
+    if present:
+        others = f", and {len(present) - 1} more" if len(present) > 1 else ""
         raise SettingsError(
-            f"{present[0].target} is there already"
-            + (f", and {len(present) - 1} more" if len(present) > 1 else ""),
+            f"{present[0].target} is there already{others}",
             hint="add --force to overwrite, or name another folder with --out",
         )
-    if not dry_run:
-        write_json(manifest, work)
-    return [job for job in jobs if not (same and not force and job.target.exists())]
+    return todo
 
 
 def _restore(job: _Job, loaded: Loaded) -> None:
     picture = read_picture(job.source)
     plan = loaded.plan(job.header.height, job.header.width)
-    restored = restore_pixels(
-        picture.pixels,
-        loaded.restorer,
-        plan=plan,
-        tta=loaded.config.tiles.tta,
-        bit_depth=picture.bit_depth,
-    )
+    with enough_memory(f"restoring {job.source}", hint="use smaller tiles, such as --tile 256"):
+        restored = restore_pixels(
+            picture.pixels,
+            loaded.restorer,
+            plan=plan,
+            tta=loaded.config.tiles.tta,
+            bit_depth=picture.bit_depth,
+        )
     write_pixels(job.target, restored, alpha=picture.alpha)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -21,7 +21,7 @@ SMALLEST_TILE = 64
 _RAMP = 16  # px over which neighbouring tiles are blended, beside their margins
 _GLOBAL_MARGIN = 24  # px thrown away where a network sees the whole tile and no margin is exact
 _MEMORY_SHARE = 0.4  # of the free memory
-_MEMORY_CAP_BYTES = 6 * 1024**3
+_MEMORY_CAP_BYTES = 3 * 1024**3 // 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,12 @@ def plan_tiles(
     margin = _GLOBAL_MARGIN if restorer.radius is None else restorer.radius
     overlap = settings.overlap if settings.overlap >= 0 else 2 * margin + _RAMP
     overlap = min(overlap, tile // 2 // multiple * multiple)
-    return TilePlan(tile=tile, overlap=overlap, margin=min(margin, max(0, overlap - _RAMP) // 2))
+    return TilePlan(
+        tile=tile,
+        overlap=overlap,
+        margin=min(margin, max(0, overlap - _RAMP) // 2),
+        needed=restorer.radius,
+    )
 
 
 def restore_image(
@@ -130,6 +135,9 @@ def _restore_tile(image: FloatImage, restorer: Restorer, *, tta: bool) -> FloatI
     height, width, channels = image.shape
     pad = (-height % restorer.multiple, -width % restorer.multiple)
     padded = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="reflect")
+    if restorer.channels == 1 and channels == 3:
+        planes = [_restore_tile(padded[..., c : c + 1], restorer, tta=tta) for c in range(3)]
+        return np.concatenate(planes, axis=2)[:height, :width]
     batch = _to_network(padded, restorer.channels)
     if tta:
         # Turned copies go one after the other: they differ in shape and would double the memory.
@@ -146,18 +154,12 @@ def _restore_tile(image: FloatImage, restorer: Restorer, *, tta: bool) -> FloatI
 
 
 def _to_network(image: FloatImage, channels: int) -> FloatImage:
-    """[h, w, C] -> [B, h, w, channels]."""
-    if image.shape[2] == channels:
-        return image[None]
-    if channels == 1:
-        return np.moveaxis(image, 2, 0)[..., None]  # [h, w, 3] -> [3, h, w, 1]
-    return np.repeat(image, channels, axis=2)[None]
+    """[h, w, C] -> [1, h, w, channels]; gray is repeated."""
+    return (image if image.shape[2] == channels else np.repeat(image, channels, axis=2))[None]
 
 
 def _from_network(batch: FloatImage, channels: int) -> FloatImage:
-    """[B, h, w, c] -> [h, w, channels], the inverse of `_to_network`."""
-    if batch.shape[0] > 1:
-        return np.moveaxis(batch[..., 0], 0, 2)  # [3, h, w] -> [h, w, 3]
+    """[1, h, w, c] -> [h, w, channels], the inverse of `_to_network`."""
     return batch[0] if batch.shape[3] == channels else luma(batch[0])[..., None]
 
 

@@ -10,6 +10,7 @@ runs/2026-11-22_kbnet-s_brisk-otter/
 """
 
 import json
+import math
 import platform
 import secrets
 import subprocess
@@ -129,7 +130,13 @@ class Run:
 
     def read_record(self) -> RunRecord:
         """Raises DataError if run.json is missing or damaged."""
-        return RunRecord(**read_json(self.record_file))
+        try:
+            return RunRecord(**read_json(self.record_file))
+        except TypeError as error:
+            raise DataError(
+                f"{self.record_file} is not a run of this version of kbdenoise: {error}",
+                hint="use the version that made it, or start a new run",
+            ) from error
 
     def write_record(self, record: RunRecord) -> None:
         """Replace run.json as a whole."""
@@ -202,7 +209,7 @@ def find_run(name: str, runs: Path = Path("runs")) -> Run:
     """
     path = Path(name)
     if (path / "run.json").is_file():
-        return Run(path=path)
+        return Run(path=path.resolve())
     infos = list_runs(runs)
     if not infos:
         raise DataError(f"there is no run in {runs}/", hint="kbdenoise train")
@@ -251,7 +258,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object, indented, atomically."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity, which JSON does not know, as null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def now() -> str:
@@ -277,7 +294,8 @@ def _best_run(infos: list[RunInfo]) -> Run:
     rivals = [
         info
         for info in infos
-        if (info.contest, info.metric) == (newest.contest, newest.metric) and info.best_score
+        if (info.contest, info.metric) == (newest.contest, newest.metric)
+        and info.best_score is not None
     ]
     if not rivals:
         return Run(path=newest.path)
@@ -288,7 +306,7 @@ def _best_run(infos: list[RunInfo]) -> Run:
 def _info(run: Run) -> RunInfo:
     try:
         record = run.read_record()
-    except (DataError, TypeError):
+    except DataError:
         return RunInfo(
             name=run.name,
             path=run.path,

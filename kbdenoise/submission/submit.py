@@ -97,9 +97,9 @@ def _restored(
 def _path(submissions: Path, loaded: Loaded, local: LocalContest) -> Path:
     """A file named after the run; one that was submitted before keeps its name and content."""
     suffix = submission_format(local.contest.format).suffixes[0]
-    sent = {Path(entry.csv) for entry in read_log(submissions / LOG_FILE)}
+    sent = {Path(entry.csv).name for entry in read_log(submissions / LOG_FILE)}
     path, number = submissions / f"{loaded.run.name}{suffix}", 1
-    while path in sent:
+    while path.name in sent:
         number += 1
         path = submissions / f"{loaded.run.name}-{number}{suffix}"
     return path

@@ -62,6 +62,9 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
     """
     clock = Clock.start(session)
     last_step, validate_every = session.config.optimiser.steps, session.config.validation.val_every
+    save_every_s = seconds(session.config.validation.save_every, name="--save-every")
+    if session.time_limit_s and not session.validation_s:
+        session.validation_s = _estimated_validation_s(session)
     with closing(prefetch(session.sampler, start=session.step, stop=last_step)) as batches:
         while session.step < last_step and not _time_is_over(session, clock):
             if asked_to_stop():
@@ -71,15 +74,14 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
             rate = _set_rate(session, clock)
             loss = _optimise(session, noisy, clean)
             session.step += 1
-            session.average.update(session.model, step=session.step)
+            if math.isfinite(loss):
+                session.average.update(session.model, step=session.step)
             _note_loss(session, loss)
             session.elapsed_s = clock.elapsed_s()
             _report(session, clock, rate, progress)
             if session.step % validate_every == 0 and session.step < last_step:
                 validate(session, rate=rate, clock=clock, progress=progress)
-            if time.monotonic() - clock.saved > seconds(
-                session.config.validation.save_every, name="--save-every"
-            ):
+            if save_every_s and time.monotonic() - clock.saved > save_every_s:
                 save(session)
                 clock.saved = time.monotonic()
     if session.validated_step < session.step:
@@ -92,7 +94,7 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
 def validate(session: Session, *, rate: float, clock: Clock, progress: Progress) -> None:
     """Score the averaged weights on whole held-out pictures; keep them if they are the best."""
     started = time.monotonic()
-    indices = validation_indices(session)
+    indices = session.validated
     restore = _restorer(session)
     done = 0
 
@@ -106,7 +108,9 @@ def validate(session: Session, *, rate: float, clock: Clock, progress: Progress)
     )
     session.model.train()
     score = pooled(rows, session.metric)
-    is_best = session.best_step == 0 or session.metric.better(score, session.best_score)
+    is_best = not math.isfinite(session.best_score) or session.metric.better(
+        score, session.best_score
+    )
     if is_best:
         session.best_score, session.best_step = score, session.step
         save_weights(session.run.best, session.average.model, card=card(session))
@@ -121,18 +125,10 @@ def validate(session: Session, *, rate: float, clock: Clock, progress: Progress)
     clock.reported_step = session.step
 
 
-def validation_indices(session: Session) -> list[int]:
-    """The held-out pictures looked at between epochs: all, or an even choice of `val_images`."""
-    held_out = list(session.split.held_out)
-    wanted = session.config.validation.val_images
-    if not wanted or wanted >= len(held_out):
-        return held_out
-    return [held_out[i * len(held_out) // wanted] for i in range(wanted)]
-
-
 def _optimise(session: Session, noisy: Tensor, clean: Tensor) -> float:
     """One optimiser step on a batch [B, C, P, P]; returns the loss, NaN for a skipped step."""
     session.optimiser.zero_grad(set_to_none=True)
+    buffers = [buffer.clone() for buffer in session.model.buffers()]
     with session.device.mixed_precision():
         restored = session.model(noisy)  # [B, C, P, P]
     loss = LOSSES[session.config.optimiser.loss](restored.float(), clean)
@@ -141,10 +137,14 @@ def _optimise(session: Session, noisy: Tensor, clean: Tensor) -> float:
     limit = session.config.optimiser.clip or math.inf
     norm = torch.nn.utils.clip_grad_norm_(session.model.parameters(), limit)
     value, finite = float(loss.detach()), bool(torch.isfinite(norm))  # both wait for the GPU
-    if finite or session.scaler.is_enabled():  # the scaler skips a step by itself
+    finite = finite and math.isfinite(value)
+    if finite:
         session.scaler.step(session.optimiser)
+    else:  # running statistics of batch norms have seen the overflow already
+        for buffer, before in zip(session.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
     session.scaler.update()
-    return value if finite and math.isfinite(value) else math.nan
+    return value if finite else math.nan
 
 
 def _note_loss(session: Session, loss: float) -> None:
@@ -170,7 +170,7 @@ def _set_rate(session: Session, clock: Clock) -> float:
     settings = session.config.optimiser
     done = session.step / settings.steps
     if session.time_limit_s:
-        usable = max(1.0, session.time_limit_s - _reserve_s(session))
+        usable = max(1.0, session.time_limit_s - session.reserve_s)
         done = max(done, clock.elapsed_s() / usable)
     rate = warmup_cosine(
         min(1.0, done), lr=settings.lr, min_lr=settings.min_lr, warmup=settings.warmup
@@ -182,12 +182,18 @@ def _set_rate(session: Session, clock: Clock) -> float:
 
 def _time_is_over(session: Session, clock: Clock) -> bool:
     limit = session.time_limit_s
-    return bool(limit) and clock.elapsed_s() >= limit - _reserve_s(session)
+    return bool(limit) and clock.elapsed_s() >= limit - session.reserve_s
 
 
-def _reserve_s(session: Session) -> float:
-    """Seconds to keep for the last validation and save."""
-    return min(1.2 * session.validation_s + 3.0, 0.5 * session.time_limit_s)
+def _estimated_validation_s(session: Session) -> float:
+    """How long a validation will take, from one picture of it."""
+    indices = session.validated
+    started = time.monotonic()
+    score_pictures(
+        _restorer(session), session.store, indices[:1], metric=session.metric, with_ssim=False
+    )
+    session.model.train()
+    return (time.monotonic() - started) * len(indices)
 
 
 def _report(session: Session, clock: Clock, rate: float, progress: Progress) -> None:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from kbdenoise.atomic import write_text
-from kbdenoise.config import TrainConfig, to_toml
+from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.pairs import find_pairs
 from kbdenoise.data.patches import PatchSampler
@@ -20,7 +19,7 @@ from kbdenoise.models.zoo import ModelInfo, build_model, describe_model, find_mo
 from kbdenoise.progress import Fact, Progress, counting
 from kbdenoise.runs.folder import Run, RunRecord, environment, now, write_json
 from kbdenoise.training.ema import WeightAverage
-from kbdenoise.training.session import Session
+from kbdenoise.training.session import Session, evenly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +130,6 @@ def _facts(material: Material, config: TrainConfig) -> list[Fact]:
 def new_session(run: Run, material: Material, config: TrainConfig) -> Session:
     """Write the run's fixed files and build the session with fresh weights."""
     local, info, split = material.local, material.info, material.split
-    write_text(run.config_file, to_toml(config))
     stems = material.store.stems
     write_json(
         run.split_file,
@@ -150,7 +148,7 @@ def new_session(run: Run, material: Material, config: TrainConfig) -> Session:
         parameters=info.parameters,
         device=material.device.text,
         data_checksum=material.store.checksum,
-        untouched_score=untouched_score(material),
+        untouched_score=untouched_score(material, count=config.validation.val_images),
         updated_at=now(),
         **environment(),
     )
@@ -196,11 +194,11 @@ def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     )
 
 
-def untouched_score(material: Material) -> float:
-    """What the held-out pictures score as they are."""
+def untouched_score(material: Material, *, count: int = 0) -> float:
+    """What the held-out pictures score as they are; `count` as in `evenly`."""
     store, chosen = material.store, material.metric
     scores, sizes = [], []
-    for i in material.split.held_out:
+    for i in evenly(material.split.held_out, count):
         noisy, clean = to_float(store.noisy(i)), to_float(store.clean(i))
         scores.append(chosen.score(noisy, clean))
         sizes.append(clean.size)

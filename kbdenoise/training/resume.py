@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kbdenoise.atomic import write_text
-from kbdenoise.config import CHANGEABLE, TrainConfig, resolve, section_of, to_toml, validated
+from kbdenoise.config import CHANGEABLE, TrainConfig, resolve, section_of, validated
 from kbdenoise.contests.contest import open_contest
 from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError, SettingsError, nearest
@@ -17,24 +16,21 @@ from kbdenoise.training.session import Session, load
 
 
 def resumed_session(
-    name: str,
+    run_name: str,
     given: Mapping[str, Any],
     *,
+    name: str | Path | None,
+    data: Path,
     runs: Path,
-    config: Path | None,
     progress: Progress,
 ) -> Session:
     """The session of an earlier run as it was at its last save.
 
-    Raises SettingsError if something else than CHANGEABLE is given, or nothing is left to do, and
-    DataError if the pictures, the split or the state are not what they were.
+    `name` says where the run's contest lies now, where it has moved. Raises SettingsError if
+    something else than CHANGEABLE is given, or nothing is left to do, and DataError if the
+    pictures, the split or the state are not what they were.
     """
-    run = find_run(name, runs)
-    if config is not None:
-        raise SettingsError(
-            "--resume takes its settings from the run, not from --config",
-            hint=f"leave --config out; see {run.config_file}",
-        )
+    run = find_run(run_name, runs)
     record = run.read_record()
     before = _run_config(run)
     _check_changes(before, given, run)
@@ -43,12 +39,12 @@ def resumed_session(
         chosen.device.device, amp=chosen.device.amp, threads=chosen.device.threads
     )
     folder = Path(record.contest_folder)
-    material = gather(open_contest(folder, data=folder.parent), chosen, device, progress)
+    local = open_contest(name, data=data) if name else open_contest(folder, data=folder.parent)
+    material = gather(local, chosen, device, progress)
     _check_same_data(run, record, material)
     session = build_session(run, record, material, chosen)
     load(session)
     _check_something_left(session)
-    write_text(run.config_file, to_toml(chosen))
     return session
 
 
@@ -96,9 +92,7 @@ def _check_something_left(session: Session) -> None:
             f"the run {session.run.name} has done all its {steps:,} steps",
             hint=f"to train on, give it more: --resume {session.run.name} --steps {2 * steps}",
         )
-    if session.time_limit_s and session.elapsed_s >= session.time_limit_s - 1.0 - (
-        1.2 * session.validation_s + 3.0
-    ):
+    if session.time_limit_s and session.elapsed_s >= session.time_limit_s - session.reserve_s:
         raise SettingsError(
             f"the run {session.run.name} has used up its --time-limit {limit}, which counts all "
             "its sittings",

@@ -5,7 +5,7 @@ weights files, so that a kill between two writes costs some repeated steps and n
 """
 
 import io
-import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,26 @@ class Session:
         return seconds(self.config.optimiser.time_limit, name="--time-limit")
 
     @property
+    def validated(self) -> tuple[int, ...]:
+        """The held-out pictures scored at validations: all, or an even choice of `val_images`."""
+        return evenly(self.split.held_out, self.config.validation.val_images)
+
+    @property
+    def reserve_s(self) -> float:
+        """Seconds of the time limit to keep for the last validation and save."""
+        return min(1.2 * self.validation_s + 3.0, 0.5 * self.time_limit_s)
+
+    @property
     def validated_step(self) -> int:
         """The step of the newest validation, 0 before the first."""
         return int(self.history[-1]["step"]) if self.history else 0
+
+
+def evenly(indices: Sequence[int], count: int) -> tuple[int, ...]:
+    """`count` of the indices, evenly spread; all of them for 0 or more than there are."""
+    if not count or count >= len(indices):
+        return tuple(indices)
+    return tuple(indices[i * len(indices) // count] for i in range(count))
 
 
 def save(session: Session, *, status: str = "running", stopped_by: str = "") -> None:
@@ -166,7 +183,9 @@ def _read_state(path: Path) -> dict[str, Any]:
             f"{path} does not exist: the run was stopped before its first save",
             hint="start it again: kbdenoise train",
         ) from error
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # what torch raises for a damaged file depends on where it is cut
         raise DataError(
             f"cannot read {path}: it is damaged ({type(error).__name__})",
             hint="the weights in best.safetensors are still good; start a new run",

@@ -1,25 +1,29 @@
 """Train a model on a contest's pairs: choose the settings, build the session, run or resume it."""
 
+import contextlib
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kbdenoise.atomic import write_text
 from kbdenoise.config import (
     PRESETS,
+    TUNED,
+    ModelSettings,
     Preset,
     TrainConfig,
     read_settings,
     resolve,
     section_of,
+    to_toml,
 )
 from kbdenoise.contests.contest import open_contest
-from kbdenoise.devices import DeviceChoice, choose_device
-from kbdenoise.errors import SettingsError, nearest
+from kbdenoise.devices import DeviceChoice, choose_device, enough_memory
+from kbdenoise.errors import KbdenoiseError, SettingsError, nearest
 from kbdenoise.progress import Fact, Progress, silent
-from kbdenoise.runs.folder import (
-    create_run,
-)
+from kbdenoise.runs.folder import Status, create_run
 from kbdenoise.training.interrupt import StopRequest
 from kbdenoise.training.loop import run_steps
 from kbdenoise.training.prepare import Material, gather, new_session, untouched_score
@@ -62,13 +66,22 @@ def train(
     `name` is a contest in the folder `data` (None: the only one). Further keyword arguments are
     settings of TrainConfig by name, and win over the TOML file `config`, which wins over `preset`.
     `resume` names a run to go on with; then only steps, time limit, device and the like may be
-    given. The first Ctrl-C or SIGTERM saves and returns with `stopped_by="interrupt"`.
+    given, and `name` says where the contest has moved to. The first Ctrl-C or SIGTERM saves and
+    returns with `stopped_by="interrupt"`.
 
     Raises SettingsError for a request that makes no sense and DataError for broken data.
     """
+    started = time.monotonic()
     given = {key: value for key, value in settings.items() if value is not None}
     if resume is not None:
-        session = resumed_session(resume, given, runs=runs, config=config, progress=progress)
+        if config is not None or run_name or preset != "standard":
+            raise SettingsError(
+                "--resume takes its settings and its name from the run",
+                hint="leave out --config, --preset and --name",
+            )
+        session = resumed_session(resume, given, name=name, data=data, runs=runs, progress=progress)
+        if dry_run:
+            return _result(session, "dry run")
     else:
         device = _device(given, config)
         chosen = effective_settings(preset, device.kind, config, given)
@@ -77,24 +90,44 @@ def train(
             return _dry_result(material)
         run = create_run(runs, model=chosen.model.model, name=run_name)
         session = new_session(run, material, chosen)
+    session.elapsed_s += time.monotonic() - started
     progress(Fact(label="run", text=str(session.run.path)))
-    with StopRequest() as request:
-        stopped_by = run_steps(session, asked_to_stop=lambda: request.asked, progress=progress)
-    return _result(session, stopped_by)
+    return _result(session, _run(session, progress))
+
+
+def _run(session: Session, progress: Progress) -> str:
+    """Train, and leave the true status behind however it ends."""
+    write_text(session.run.config_file, to_toml(session.config))
+    session.record = replace(session.record, status="running", device=session.device.text)
+    session.run.write_record(session.record)
+    hint = "use a smaller --batch or --patch, or a smaller --size or --width"
+    try:
+        with StopRequest() as request, enough_memory("training", hint=hint):
+            return run_steps(session, asked_to_stop=lambda: request.asked, progress=progress)
+    except BaseException as error:
+        status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        failed = replace(session.record, status=status, stopped_by=type(error).__name__)
+        with contextlib.suppress(KbdenoiseError, OSError):
+            session.run.write_record(failed)
+        raise
 
 
 def effective_settings(
     preset: Preset, kind: str, config: Path | None, given: Mapping[str, Any]
 ) -> TrainConfig:
-    """Defaults, then the preset for this kind of device, then the TOML file, then what is given."""
+    """Defaults < preset for this kind of device < the model's own < TOML file < what is given."""
     if preset not in PRESETS:
         raise SettingsError(f"no preset is called '{preset}'", hint=nearest(preset, PRESETS))
-    layers: list[tuple[str, Mapping[str, Any]]] = [
-        (f"preset {preset}", PRESETS[preset]["cpu" if kind == "cpu" else "gpu"])
-    ]
-    if config is not None:
-        layers.append((str(config), read_settings(TrainConfig, config)))
-    return resolve(TrainConfig(), *layers, ("settings", given))
+    layer = PRESETS[preset]["cpu" if kind == "cpu" else "gpu"]
+    from_file = read_settings(TrainConfig, config) if config is not None else {}
+    named = {"model": ModelSettings().model} | layer | from_file | dict(given)
+    return resolve(
+        TrainConfig(),
+        (f"preset {preset}", layer),
+        (f"settings for {named['model']}", TUNED.get(str(named["model"]), {})),
+        (str(config), from_file),
+        ("settings", given),
+    )
 
 
 def _device(given: Mapping[str, Any], config: Path | None) -> DeviceChoice:
@@ -120,6 +153,10 @@ def _dry_result(material: Material) -> TrainResult:
     )
 
 
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
 def _result(session: Session, stopped_by: str) -> TrainResult:
     return TrainResult(
         run=session.run.path,
@@ -127,7 +164,7 @@ def _result(session: Session, stopped_by: str) -> TrainResult:
         unit=session.metric.unit,
         best_score=session.best_score,
         best_step=session.best_step,
-        untouched_score=session.record.untouched_score or float("nan"),
+        untouched_score=_number(session.record.untouched_score),
         steps=session.step,
         seconds=session.elapsed_s,
         stopped_by=stopped_by,

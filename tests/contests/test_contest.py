@@ -196,3 +196,17 @@ def test_a_mistyped_contest_gets_the_nearest_name(tmp_path: Path) -> None:
         open_contest("khu-descam", data=tmp_path)
 
     assert caught.value.hint == "did you mean 'khu-descan'?"
+
+
+def test_the_names_of_formats_are_those_of_the_table() -> None:
+    from kbdenoise.contests.contest import FORMAT_NAMES
+    from kbdenoise.contests.formats import FORMATS
+
+    assert tuple(FORMATS) == FORMAT_NAMES
+
+
+def test_an_unknown_format_is_refused_when_the_file_is_read() -> None:
+    with pytest.raises(SettingsError, match="zipp") as caught:
+        contest_from({"slug": "x", "format": "zipp"}, source="contest.toml")
+
+    assert "zip" in caught.value.message

@@ -30,6 +30,8 @@ QUICK = [
     "1",
 ]
 
+CUT = ["--val-every", "20", "--val-images", "2", *QUICK]
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -93,8 +95,7 @@ def test_a_dry_run_is_scored_but_not_logged(home: Path) -> None:
 
 def test_interrupted_training_goes_on_with_the_command_it_prints(home: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "kbdenoise", "train", "--steps", "300", "--name", "cut"]
-        + ["--val-every", "20", "--val-images", "2", *QUICK],
+        [sys.executable, "-m", "kbdenoise", "train", "--name", "cut", "--steps", "300", *CUT],
         cwd=home,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

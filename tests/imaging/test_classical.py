@@ -43,6 +43,19 @@ def test_background_division_makes_shaded_paper_white() -> None:
     assert flat[90:96, 20:180].mean() < 0.2
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (1, 40), (40, 2), (3, 5)])
+def test_background_division_takes_pictures_of_a_pixel_or_two(
+    height: int, width: int, channels: int
+) -> None:
+    page = np.full((height, width, channels), 0.6, np.float32)
+
+    flat = background_division(page, 25)
+
+    assert flat.shape == page.shape
+    np.testing.assert_allclose(flat, 1.0, atol=1e-6)
+
+
 def test_the_parameter_is_the_one_that_scores_best() -> None:
     noisy, clean = salt_and_pepper()
     chosen = FILTERS["median"]

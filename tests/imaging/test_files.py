@@ -1,16 +1,20 @@
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.imaging import files
 from kbdenoise.imaging.files import (
     list_images,
     read_header,
@@ -104,20 +108,176 @@ def test_one_bit_pictures_read_as_black_and_white(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.pixels[..., 0], bits * 255)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_respected(tmp_path: Path, orientation: int) -> None:
+def turned(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """The upright picture, from what EXIF says that the stored row 0 and column 0 are."""
+    height, width = stored.shape[:2]
+    sides = (width, height) if orientation >= 5 else (height, width)
+    upright = np.empty((*sides, *stored.shape[2:]), stored.dtype)
+    for row in range(height):
+        for column in range(width):
+            below, right = height - 1 - row, width - 1 - column
+            place = {
+                1: (row, column),  # row 0 is the top, column 0 the left side
+                2: (row, right),  # top, right
+                3: (below, right),  # bottom, right
+                4: (below, column),  # bottom, left
+                5: (column, row),  # row 0 is the left side, column 0 the top
+                6: (column, below),  # right, top
+                7: (right, below),  # right, bottom
+                8: (right, row),  # left, bottom
+            }[orientation]
+            upright[place] = stored[row, column]
+    return upright
+
+
+def oriented_file(path: Path, stored: np.ndarray, orientation: int) -> Path:
+    """Write [H, W, 1 or 3] with an orientation tag and without turning anything."""
+    if path.suffix == ".tif":
+        return tiff_file(path, stored.squeeze(), orientation=orientation)
+    write_pixels(path, stored)
+    content = path.read_bytes()
     exif = Image.Exif()
     exif[274] = orientation
-    stored = Image.fromarray(pixels())
-    path = pillow_file(tmp_path / "o.png", stored, exif=exif)
-    from PIL import ImageOps
+    body = exif.tobytes()
+    if path.suffix == ".jpg":
+        segment = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+        path.write_bytes(content[:2] + segment + content[2:])
+    else:
+        tiff = b"eXIf" + body.removeprefix(b"Exif\0\0")
+        chunk = struct.pack(">I", len(tiff) - 4) + tiff + struct.pack(">I", zlib.crc32(tiff))
+        path.write_bytes(content[:33] + chunk + content[33:])  # after IHDR
+    return path
 
-    with Image.open(path) as image:
-        upright = np.asarray(ImageOps.exif_transpose(image))
 
-    np.testing.assert_array_equal(read_picture(path).pixels, upright)
-    header = read_header(path)
-    assert (header.height, header.width) == upright.shape[:2]
+def tiff_file(path: Path, stored: np.ndarray, *, orientation: int = 1, **options: object) -> Path:
+    kind = {"photometric": "rgb" if stored.ndim == 3 else "minisblack"} | options
+    tifffile.imwrite(path, stored, extratags=[(274, "H", 1, orientation, True)], **kind)
+    return path
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (32, 32)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("suffix", "dtype"),
+    [
+        (".png", np.uint8),
+        (".png", np.uint16),
+        (".tif", np.uint8),
+        (".tif", np.uint16),
+        (".jpg", np.uint8),
+    ],
+)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright_once(
+    tmp_path: Path, orientation: int, suffix: str, dtype: type, channels: int, shape: tuple
+) -> None:
+    slopes = np.arange(shape[0])[:, None] * 2 + np.arange(shape[1]) * 4
+    stored = np.dstack([slopes + 5 * c for c in range(channels)]).astype(dtype)
+    path = oriented_file(tmp_path / f"o{suffix}", stored, orientation)
+
+    picture, header = read_picture(path), read_header(path)
+
+    upright = turned(stored, orientation)
+    assert picture.pixels.shape == upright.shape
+    assert (header.height, header.width, header.channels) == upright.shape
+    difference = np.abs(picture.pixels.astype(int) - upright.astype(int))
+    assert difference.max() <= (6 if suffix == ".jpg" else 0)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("shape", [(23, 37), (9, 9)])
+def test_a_decoder_that_leaves_tiffs_as_stored_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int, shape: tuple
+) -> None:
+    stored = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+    path = tiff_file(tmp_path / "o.tif", stored, orientation=orientation)
+    decode, back = cv2.imdecode, {3: 3, 6: 8}[orientation]
+    monkeypatch.setattr(cv2, "imdecode", lambda *given: turned(decode(*given), back))
+    files._decoder_turns_tiffs.cache_clear()
+
+    try:
+        read = read_picture(path).pixels[..., 0]
+    finally:
+        files._decoder_turns_tiffs.cache_clear()
+
+    np.testing.assert_array_equal(read, turned(stored, orientation))
+
+
+def test_pixels_that_do_not_fit_the_header_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pixels(tmp_path / "a.png", pixels())
+    monkeypatch.setattr(cv2, "imdecode", lambda *given: pixels()[:-1])
+
+    with pytest.raises(DataError, match="damaged"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_gray_with_alpha_in_a_png_stays_gray_with_alpha(tmp_path: Path) -> None:
+    gray, alpha = pixels(channels=1), pixels(channels=1, seed=1)[..., 0]
+    pillow_file(tmp_path / "la.png", Image.fromarray(np.dstack([gray, alpha])))
+
+    read = read_picture(tmp_path / "la.png")
+
+    np.testing.assert_array_equal(read.pixels, gray)
+    np.testing.assert_array_equal(read.alpha, alpha)
+
+
+def test_gray_with_alpha_is_written_as_equal_channels(tmp_path: Path) -> None:
+    gray, alpha = pixels(channels=1), pixels(channels=1, seed=1)[..., 0]
+
+    for name in ("a.png", "a.tif"):
+        write_pixels(tmp_path / name, gray, alpha=alpha)
+        read = read_picture(tmp_path / name)
+
+        np.testing.assert_array_equal(read.pixels, np.repeat(gray, 3, axis=2))
+        np.testing.assert_array_equal(read.alpha, alpha)
+
+
+@pytest.mark.parametrize("name", ["la.tif", "value.png"])
+def test_transparency_that_the_decoder_drops_is_refused(tmp_path: Path, name: str) -> None:
+    if name == "la.tif":
+        pillow_file(tmp_path / name, Image.fromarray(pixels(channels=2)))
+    else:
+        pillow_file(tmp_path / name, Image.fromarray(pixels()[..., 0]), transparency=7)
+
+    with pytest.raises(DataError, match="transparency that cannot be read"):
+        read_picture(tmp_path / name)
+
+
+def test_a_transparent_colour_of_an_rgb_png_becomes_alpha(tmp_path: Path) -> None:
+    stored = pixels()
+    colour = tuple(int(value) for value in stored[3, 4])
+    pillow_file(tmp_path / "a.png", Image.fromarray(stored), transparency=colour)
+
+    read = read_picture(tmp_path / "a.png")
+
+    np.testing.assert_array_equal(read.alpha == 0, (stored == stored[3, 4]).all(axis=2))
+
+
+def test_eight_bit_tiffs_that_count_from_white_are_read_as_pictures(tmp_path: Path) -> None:
+    stored = pixels(channels=1)[..., 0]
+    tiff_file(tmp_path / "a.tif", stored, photometric="miniswhite")
+
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").pixels[..., 0], 255 - stored)
+
+
+def test_one_bit_tiffs_that_count_from_white_are_read_as_pictures(tmp_path: Path) -> None:
+    bits = pixels(channels=1)[..., 0] > 127
+    pillow_file(tmp_path / "a.tif", Image.fromarray(bits), tiffinfo={262: 0})
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.tag_v2[262] == 0
+        expected = np.asarray(image) * 255
+
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").pixels[..., 0], expected)
+
+
+def test_sixteen_bit_tiffs_that_count_from_white_are_refused(tmp_path: Path) -> None:
+    stored = pixels(np.uint16, channels=1)[..., 0]
+    tiff_file(tmp_path / "a.tif", stored, photometric="miniswhite")
+
+    with pytest.raises(DataError, match="min-is-white"):
+        read_header(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize(
@@ -296,6 +456,44 @@ def test_garbage_never_gives_anything_but_a_data_error(
 
     with pytest.raises(DataError):
         read_picture(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_damage_anywhere_gives_a_data_error_or_a_picture(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_pixels(path, pixels())
+    whole, rng = path.read_bytes(), np.random.default_rng(5)
+
+    for _ in range(20):
+        content = bytearray(
+            whole[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.3 else whole
+        )
+        spots = [
+            *rng.integers(0, len(content), 3),
+            -int(rng.integers(1, min(150, len(content)) + 1)),
+        ]
+        for spot in spots:  # the last is near the end, where a TIFF has its tags
+            content[spot] = rng.integers(0, 256)
+        path.write_bytes(content)
+
+        try:
+            picture = read_picture(path)
+        except DataError:
+            continue
+        assert picture.pixels.ndim == 3
+
+
+def test_a_tiff_whose_next_page_has_no_size_is_damaged(tmp_path: Path) -> None:
+    path = tiff_file(tmp_path / "a.tif", pixels()[..., 0])
+    content = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", content, 4)
+    (entries,) = struct.unpack_from("<H", content, start)
+    struct.pack_into("<I", content, start + 2 + 12 * entries, len(content))
+    lone_entry = struct.pack("<HHHIII", 1, 262, 3, 1, 1, 0)  # a page that has only its photometric
+    path.write_bytes(content + lone_entry)
+
+    with pytest.raises(DataError, match="damaged"):
+        read_header(path)
 
 
 def test_a_float_image_reads_back_within_half_a_step(tmp_path: Path) -> None:

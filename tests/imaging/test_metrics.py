@@ -71,3 +71,16 @@ def test_an_unknown_metric_is_answered_with_the_nearest() -> None:
         metric("mae-mean-lume")
 
     assert "mae-mean-luma" in caught.value.hint
+
+
+def test_one_perfect_picture_does_not_make_all_scores_infinite() -> None:
+    pooled = METRICS["psnr"].pool([math.inf, 20.0], [1, 1])
+
+    assert pooled == pytest.approx(60.0)
+
+
+def test_a_picture_smaller_than_the_window_has_no_ssim_and_is_left_out() -> None:
+    tiny = np.zeros((5, 50, 1), np.float32)
+
+    assert math.isnan(ssim(tiny, tiny))
+    assert METRICS["ssim"].pool([math.nan, 0.5], [1, 1]) == 0.5

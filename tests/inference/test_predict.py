@@ -11,6 +11,7 @@ from kbdenoise.errors import DataError, KbdenoiseError, SettingsError
 from kbdenoise.imaging.files import read_picture, write_pixels
 from kbdenoise.inference.evaluate import evaluate
 from kbdenoise.inference.predict import predict
+from kbdenoise.progress import Advance, Event
 from kbdenoise.runs.folder import find_run
 from kbdenoise.training.train import train
 
@@ -122,6 +123,30 @@ def test_other_settings_do_not_count_as_the_same_work(runs: Path, tmp_path: Path
     predict("last", runs=runs, out=tmp_path / "out")
 
     with pytest.raises(SettingsError, match="there already"):
+        predict("last", runs=runs, out=tmp_path / "out", tta=True)
+
+
+def test_another_picture_of_a_name_is_not_taken_for_the_first(runs: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_pixels(tmp_path / folder / "scan.png", noise((16, 16, 3)))
+    predict("last", [tmp_path / "a" / "scan.png"], runs=runs, out=tmp_path / "out")
+
+    with pytest.raises(SettingsError, match="there already"):
+        predict("last", [tmp_path / "b" / "scan.png"], runs=runs, out=tmp_path / "out")
+
+
+def test_an_interrupted_overwrite_does_not_pass_old_pictures_for_new(
+    runs: Path, tmp_path: Path
+) -> None:
+    predict("last", runs=runs, out=tmp_path / "out")
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Advance) and event.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict("last", runs=runs, out=tmp_path / "out", force=True, tta=True, progress=stop)
+    with pytest.raises(SettingsError, match="and 1 more"):
         predict("last", runs=runs, out=tmp_path / "out", tta=True)
 
 

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,10 +80,14 @@ def test_tiles_of_any_kind_give_every_pixel_its_value(
 
 @pytest.mark.parametrize(
     ("name", "hyperparameters"),
-    [("dncnn", {"depth": 6, "width": 8}), ("unet", {"width": 4, "levels": 2})],
+    [
+        ("dncnn", {"depth": 6, "width": 8}),
+        ("unet", {"width": 4, "levels": 2}),
+        ("res-unet", {"width": 4, "encoder_blocks": (1,), "decoder_blocks": (1,)}),
+    ],
 )
 def test_tiled_and_whole_agree_without_global_pooling(
-    name: str, hyperparameters: dict[str, int]
+    name: str, hyperparameters: dict[str, Any]
 ) -> None:
     restorer = random_restorer(name, **hyperparameters)
     image = picture(150, 203)
@@ -93,7 +98,7 @@ def test_tiled_and_whole_agree_without_global_pooling(
     )
     tiled = restore_image(image, restorer, plan=plan)
 
-    assert not plan.whole
+    assert plan.tile
     assert np.abs(whole - tiled).max() <= 1 / 255
     assert np.abs(whole - image).max() > 0.05  # the network does something
 
@@ -122,8 +127,22 @@ def test_a_network_that_pools_globally_differs_by_a_finite_amount() -> None:
     tiled = restore_image(image, restorer, plan=plan)
 
     assert restorer.radius is None
-    assert np.isfinite(tiled).all()
-    assert tiled.shape == whole.shape
+    assert 0 < np.abs(tiled - whole).max() < 0.5
+    assert "differ from the whole" in plan.text
+
+
+def test_a_tile_too_small_for_the_receptive_field_says_so() -> None:
+    restorer = Fake(radius=100)
+
+    short = plan_tiles(
+        restorer, height=900, width=900, settings=TileSettings(tile=128), memory_bytes=GIB
+    )
+    enough = plan_tiles(
+        restorer, height=900, width=900, settings=TileSettings(tile=512), memory_bytes=GIB
+    )
+
+    assert "larger tiles" in short.text
+    assert enough.text == "tiles of 512 px, overlap 216 px"
 
 
 def test_a_picture_that_fits_is_restored_whole_and_a_larger_one_in_tiles() -> None:
@@ -132,8 +151,8 @@ def test_a_picture_that_fits_is_restored_whole_and_a_larger_one_in_tiles() -> No
     small = plan_tiles(restorer, height=500, width=500, settings=TileSettings(), memory_bytes=GIB)
     large = plan_tiles(restorer, height=6000, width=8000, settings=TileSettings(), memory_bytes=GIB)
 
-    assert small.whole
-    assert not large.whole
+    assert not small.tile
+    assert large.tile
     assert large.tile**2 * restorer.bytes_per_pixel <= 0.4 * GIB
     assert large.overlap >= 2 * 4
 

@@ -129,11 +129,11 @@ def test_a_run_killed_without_warning_resumes_to_the_same_weights(
 ) -> None:
     whole = train_tiny(contest, tmp_path / "whole", steps=40)
     program = textwrap.dedent(f"""
-        import torch; torch.set_num_threads(1)
+        import time, torch; torch.set_num_threads(1)
         from kbdenoise.training.train import train
         from pathlib import Path
         train(Path({str(contest.folder)!r}), runs=Path({str(tmp_path / "cut")!r}),
-              **{TINY | {"steps": 40}!r})
+              progress=lambda event: time.sleep(0.05), **{TINY | {"steps": 40}!r})
     """)
     child = subprocess.Popen([sys.executable, "-c", program])
     deadline = time.monotonic() + 60
@@ -291,13 +291,153 @@ def test_a_full_disk_keeps_the_last_good_state(contest: LocalContest, tmp_path: 
     assert train(resume="last", runs=runs).steps == 12
 
 
-def test_progress_is_told_as_a_growing_share(contest: LocalContest, tmp_path: Path) -> None:
+def test_progress_is_told_as_a_growing_share(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kbdenoise.training.loop._REPORT_EVERY_S", 0.0)
     shares = []
 
     def progress(event: Event) -> None:
         if isinstance(event, Advance) and event.task == "train":
             shares.append(event.done / event.total)
 
-    train(contest.folder, runs=tmp_path / "r", progress=progress, **(TINY | {"steps": 200}))
+    train(contest.folder, runs=tmp_path / "r", progress=progress, **(TINY | {"steps": 40}))
 
+    assert len(shares) == 40
     assert all(0 <= share <= 1 for share in shares)
+    assert shares[-1] > 0.9 > shares[10]
+
+
+def test_a_dry_run_of_a_resume_trains_nothing(contest: LocalContest, tmp_path: Path) -> None:
+    train(contest.folder, runs=tmp_path / "runs", progress=stop_at(5), **TINY)
+
+    result = train(resume="last", runs=tmp_path / "runs", dry_run=True)
+
+    assert result.stopped_by == "dry run"
+    assert find_run("last", tmp_path / "runs").read_record().steps == 5
+
+
+@pytest.mark.parametrize("extra", [{"preset": "quick"}, {"run_name": "x"}, {"config": Path("c")}])
+def test_what_a_resumed_run_cannot_take_is_refused(
+    contest: LocalContest, tmp_path: Path, extra: dict[str, Any]
+) -> None:
+    train(contest.folder, runs=tmp_path / "runs", progress=stop_at(5), **TINY)
+
+    with pytest.raises(SettingsError, match="takes its settings"):
+        train(resume="last", runs=tmp_path / "runs", **extra)
+
+
+def test_a_contest_that_was_moved_can_be_named_on_resuming(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    train(contest.folder, runs=tmp_path / "runs", progress=stop_at(5), **TINY)
+    moved = contest.folder.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(DataError):
+        train(resume="last", runs=tmp_path / "runs")
+    result = train(moved, resume="last", runs=tmp_path / "runs")
+
+    assert result.steps == 12
+
+
+def test_a_run_that_fails_is_not_left_as_running(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
+
+    monkeypatch.setattr("kbdenoise.training.loop._optimise", too_much)
+
+    with pytest.raises(DataError, match="does not fit into the memory") as caught:
+        train_tiny(contest, tmp_path / "runs")
+
+    assert "--batch" in caught.value.hint
+    assert find_run("last", tmp_path / "runs").read_record().status == "failed"
+
+
+def test_a_batch_beyond_all_memory_is_a_clear_error(contest: LocalContest, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="memory"):
+        train_tiny(contest, tmp_path / "runs", batch=10**12)
+
+
+def test_a_step_that_overflows_leaves_weights_and_statistics_alone(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second batch is infinite: batch norm would keep that for ever."""
+    from kbdenoise.data.patches import to_tensor
+
+    calls = iter(range(10**6))
+
+    def poisoned(pixels: np.ndarray, *, device: str = "cpu") -> torch.Tensor:
+        return to_tensor(pixels, device=device) * (math.inf if next(calls) % 4 == 2 else 1.0)
+
+    monkeypatch.setattr("kbdenoise.training.loop.to_tensor", poisoned)
+
+    result = train_tiny(contest, tmp_path / "runs", model="dncnn", steps=8, val_every=8)
+
+    for name, tensor in weights(result.run).items():
+        assert torch.isfinite(tensor.float()).all(), name
+    assert read_history(result.run / "history.csv")[-1]["skipped_steps"] == 4
+
+
+def test_a_loss_scale_too_large_skips_steps_until_it_has_fallen(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    """The path of fp16 on a GPU, walked on the CPU."""
+    from kbdenoise.config import TrainConfig, resolve
+    from kbdenoise.devices import DeviceChoice
+    from kbdenoise.runs.folder import create_run
+    from kbdenoise.training.loop import run_steps
+    from kbdenoise.training.prepare import gather, new_session
+    from kbdenoise.training.session import load, save
+
+    half = DeviceChoice(kind="cpu", reason="test", autocast="float16", precision_reason="test")
+    config = resolve(TrainConfig(), ("test", TINY | {"steps": 30, "val_every": 30}))
+    material = gather(contest, config, half, lambda event: None)
+    session = new_session(create_run(tmp_path, model="unet", name="half"), material, config)
+    session.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=2.0**40)
+
+    run_steps(session, asked_to_stop=lambda: False, progress=lambda event: None)
+
+    assert 0 < session.skipped_steps < 30
+    assert session.scaler.get_scale() < 2.0**40
+    assert math.isfinite(session.mean_loss)
+    scale = session.scaler.get_scale()
+    save(session)
+    session.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    load(session)
+    assert session.scaler.get_scale() == scale
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_a_kill_between_the_files_of_a_save_costs_no_exactness(
+    contest: LocalContest, tmp_path: Path, failing: int
+) -> None:
+    """The process dies inside a save, just before its n-th file takes its name."""
+    whole = train_tiny(contest, tmp_path / "whole")
+    program = textwrap.dedent(f"""
+        import os, torch
+        torch.set_num_threads(1)
+        from pathlib import Path
+        from kbdenoise.training import loop
+        from kbdenoise.training.train import train
+        replace, save, saves, files = os.replace, loop.save, [0], [0]
+        def counted(session, **words):
+            saves[0] += 1
+            save(session, **words)
+        def dying(source, target):
+            if saves[0] == 2:
+                files[0] += 1
+                if files[0] == {failing}:
+                    os._exit(9)
+            replace(source, target)
+        loop.save, os.replace = counted, dying
+        train(Path({str(contest.folder)!r}), runs=Path({str(tmp_path / "cut")!r}), **{TINY!r})
+    """)
+
+    child = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    resumed = train(resume="last", runs=tmp_path / "cut")
+
+    assert child.returncode == 9, child.stderr
+    assert_equal_weights(whole.run, resumed.run)
+    assert_equal_weights(whole.run, resumed.run, "best")
