@@ -287,6 +287,8 @@ def _header_of(image: Image.Image) -> Header:
         # The tags, because Pillow's own size of a TIFF is turned in some versions.
         width, height = int(image.tag_v2[_TIFF_WIDTH]), int(image.tag_v2[_TIFF_HEIGHT])
         orientation = int(image.tag_v2.get(_ORIENTATION_TAG, 1))
+    elif image.format == "PNG" and "exif" not in image.info:
+        orientation = 1  # Pillow would decode the whole picture to look for a late chunk
     else:
         orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
     if orientation not in range(1, 9):
@@ -342,8 +344,7 @@ def _png_is_whole(content: bytes) -> bool:
 
 
 def _decode(path: Path, content: bytes) -> Any:
-    # Our own error says it better; the level is OpenCV's own and stays, for the sake of threads.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    _silence_opencv()
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -351,6 +352,14 @@ def _decode(path: Path, content: bytes) -> Any:
     if decoded is None:
         raise _damaged(path)
     return decoded
+
+
+def _silence_opencv() -> None:
+    """Our own errors say it better; the level belongs to all threads, so it stays."""
+    opencv: Any = cv2
+    # OpenCV 5 moved the function from the top to a module of its own; 0 is silent in both.
+    level_of = opencv if hasattr(opencv, "setLogLevel") else opencv.utils.logging
+    level_of.setLogLevel(0)
 
 
 def _turned_by_decoder(header: Header, decoded: npt.NDArray[Any]) -> bool:

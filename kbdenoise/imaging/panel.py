@@ -7,6 +7,10 @@ import numpy as np
 
 from kbdenoise.imaging.files import FloatImage, to_float
 
+SHEET_ROWS = 6  # pictures on a contact sheet
+SHEET_SIDE = 256  # px of one cell on it
+DIFFERENCE_SCALE = 0.25  # of the full range, shown at full colour on it
+
 _GAP = 6  # px of white between pictures
 _GREY = np.array([0.5, 0.5, 0.5], dtype=np.float32)
 _ORANGE = np.array([1.0, 0.55, 0.0], dtype=np.float32)

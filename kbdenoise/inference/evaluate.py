@@ -17,7 +17,14 @@ from kbdenoise.errors import DataError
 from kbdenoise.imaging.classical import FILTERS, choose
 from kbdenoise.imaging.files import FloatImage, to_float, write_image
 from kbdenoise.imaging.metrics import Metric, metric
-from kbdenoise.imaging.panel import difference, stack, strip
+from kbdenoise.imaging.panel import (
+    DIFFERENCE_SCALE,
+    SHEET_ROWS,
+    SHEET_SIDE,
+    difference,
+    stack,
+    strip,
+)
 from kbdenoise.inference.loading import contest_of, load_run
 from kbdenoise.inference.scoring import (
     ImageScore,
@@ -30,9 +37,6 @@ from kbdenoise.progress import Advance, Progress, counting, silent
 from kbdenoise.runs.folder import read_json
 
 _FILTER_PAIRS = 12  # training pairs on which a filter's parameter is chosen
-_SHEET_ROWS = 6
-_SHEET_SIDE = 256  # px
-_DIFFERENCE_SCALE = 0.25  # of the full range, shown at full colour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +122,7 @@ def evaluate(
     folder = out or loaded.run.path
     scores_file, sheet_file = folder / "evaluation.csv", folder / "worst.png"
     write_text(scores_file, _csv(worst_first))
-    write_image(sheet_file, _sheet(loaded.restore, store, worst_first[:_SHEET_ROWS]))
+    write_image(sheet_file, _sheet(loaded.restore, store, worst_first[:SHEET_ROWS]))
     low, high = _interval(rows, split["groups"], chosen)
     scores = np.array([row.score for row in rows])
     return Evaluation(
@@ -234,8 +238,8 @@ def _sheet(restore: RestoreImage, store: Store, rows: Sequence[ImageScore]) -> F
         noisy = to_float(store.noisy(where[row.stem]))
         clean = to_float(store.clean(where[row.stem]))
         restored = restore(noisy)
-        error = difference(restored, clean, scale=_DIFFERENCE_SCALE)
-        removed = difference(noisy, restored, scale=_DIFFERENCE_SCALE)
+        error = difference(restored, clean, scale=DIFFERENCE_SCALE)
+        removed = difference(noisy, restored, scale=DIFFERENCE_SCALE)
         labels = [row.stem, f"restored: {row.score:.4g}", "clean", "error", "removed"]
-        strips.append(strip([noisy, restored, clean, error, removed], labels, side=_SHEET_SIDE))
+        strips.append(strip([noisy, restored, clean, error, removed], labels, side=SHEET_SIDE))
     return stack(strips)

@@ -9,13 +9,16 @@ from kbdenoise.data.pairs import Pair, pair_folders
 from kbdenoise.data.summary import Summary, summarise
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import read_image, write_image
-from kbdenoise.imaging.panel import difference, stack, strip
+from kbdenoise.imaging.panel import (
+    DIFFERENCE_SCALE,
+    SHEET_ROWS,
+    SHEET_SIDE,
+    difference,
+    stack,
+    strip,
+)
 from kbdenoise.progress import Progress, counting, silent
 from kbdenoise.runs.folder import write_json
-
-_ROWS = 6
-_SIDE = 256  # px
-_DIFFERENCE_SCALE = 0.25  # of the full range, shown at full colour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +66,9 @@ def _draw_pairs(local: LocalContest) -> Path | None:
             continue  # named in the summary already
         if noisy.shape != clean.shape:
             continue
-        between = difference(noisy, clean, scale=_DIFFERENCE_SCALE)
+        between = difference(noisy, clean, scale=DIFFERENCE_SCALE)
         strips.append(
-            strip([noisy, clean, between], [pair.stem, "clean", "noisy - clean"], side=_SIDE)
+            strip([noisy, clean, between], [pair.stem, "clean", "noisy - clean"], side=SHEET_SIDE)
         )
     if not strips:
         return None
@@ -75,4 +78,4 @@ def _draw_pairs(local: LocalContest) -> Path | None:
 
 
 def _some(pairs: Sequence[Pair]) -> list[Pair]:
-    return [pairs[i * len(pairs) // _ROWS] for i in range(min(_ROWS, len(pairs)))]
+    return [pairs[i * len(pairs) // SHEET_ROWS] for i in range(min(SHEET_ROWS, len(pairs)))]
