@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -80,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # OpenMP's threads spin while they wait for each other: by default so long that one other busy
     # program makes training ten times as slow; not at all, and a quiet machine is half as fast.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a stream put in place by somebody else
@@ -101,13 +106,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _let_go_of_stdout()
         return FAILED
-    except Exception:
-        traceback.print_exc()
+    except OSError as error:
+        if error.filename is None:
+            return _show_bug()
+        if "--debug" in words:
+            traceback.print_exc()
         show_error(
-            "this is a bug in kbdenoise",
-            hint="please report it with the lines above and what `kbdenoise doctor` says",
+            f"{error.filename}: {error.strerror}",
+            hint="check that it exists, its name and its permissions",
         )
         return FAILED
+    except Exception:
+        return _show_bug()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a command as Ctrl-C does: what was begun is cleaned up."""
+    raise KeyboardInterrupt
+
+
+def _show_bug() -> int:
+    traceback.print_exc()
+    show_error(
+        "this is a bug in kbdenoise",
+        hint="please report it with the lines above and what `kbdenoise doctor` says",
+    )
+    return FAILED
 
 
 def _show_usage_error(error: typer.TyperException) -> int:

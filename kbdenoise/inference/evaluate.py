@@ -111,7 +111,13 @@ def evaluate(
             hint=f"put them back as they were; {loaded.run.split_file} lists them",
         )
     where = {stem: index for index, stem in enumerate(store.stems)}
-    train, held_out = ([where[stem] for stem in split[side]] for side in ("train", "held_out"))
+    try:
+        train, held_out = ([where[stem] for stem in split[side]] for side in ("train", "held_out"))
+    except KeyError as error:
+        raise DataError(
+            f"{loaded.run.split_file} does not fit the contest: {error} is missing",
+            hint="restore the file, or train anew",
+        ) from error
     rows = _scored(loaded.restore, store, held_out, chosen, progress, "evaluate")
     untouched = score_pictures(lambda image: image, store, held_out, metric=chosen)
     table = [_method("doing nothing", untouched, chosen)]

@@ -1,5 +1,6 @@
 """From a run's name to a restorer that is ready to work, with tiles planned per picture."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 from kbdenoise.config import PredictConfig, resolve
 from kbdenoise.contests.contest import LocalContest, open_contest
 from kbdenoise.devices import DeviceChoice, choose_device, enough_memory, free_memory_bytes
-from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage
 from kbdenoise.imaging.tiles import TilePlan
 from kbdenoise.inference.engines import TorchRestorer, load_restorer
@@ -66,9 +66,6 @@ def contest_of(run: Run, name: str | Path | None, *, data: Path) -> LocalContest
         return open_contest(name, data=data)
     record = run.read_record()
     folder = Path(record.contest_folder)
-    if not folder.is_dir():
-        raise DataError(
-            f"the contest folder {folder}, on which {run.name} was trained, is gone",
-            hint=f"fetch it again, or name another: --data {record.contest}",
-        )
+    if not os.path.isdir(folder):  # the whole project may have moved
+        return open_contest(record.contest, data=data)
     return open_contest(folder, data=folder.parent)

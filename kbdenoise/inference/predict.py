@@ -1,6 +1,7 @@
 """Restore whole pictures: a contest's test set, or any files and folders."""
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from kbdenoise.devices import enough_memory
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import (
+    SUFFIXES,
     Header,
     list_images,
     read_header,
@@ -109,20 +111,24 @@ def _sources(pictures: Sequence[Path]) -> list[Path]:
     """Files as they are, folders as the images in them."""
     sources = []
     for path in pictures:
-        if path.is_dir():
+        if os.path.isdir(path):
             inside = list_images(path)
             if not inside:
                 raise DataError(f"there are no images in {path}", hint="name another folder")
             sources += inside
+        elif os.path.lexists(path) and path.suffix.lower() not in SUFFIXES:
+            raise SettingsError(
+                f"{path} is no picture that kbdenoise can write: its name ends in '{path.suffix}'",
+                hint="pictures end in " + " ".join(SUFFIXES),
+            )
         else:
-            suffix_rules(path.suffix)
             sources.append(path)
     return sources
 
 
 def _jobs(sources: Sequence[Path], out: Path) -> list[_Job]:
     """Read every header and settle every target, so that trouble shows before the work begins."""
-    if out.exists() and not out.is_dir():
+    if os.path.lexists(out) and not os.path.isdir(out):
         raise SettingsError(f"{out} is a file", hint="name a folder with --out")
     targets: dict[Path, Path] = {}
     jobs = []
@@ -139,8 +145,21 @@ def _jobs(sources: Sequence[Path], out: Path) -> list[_Job]:
                 hint="name another folder with --out",
             )
         targets[target] = source
-        jobs.append(_Job(source=source, target=target, header=read_header(source)))
+        header = read_header(source)
+        _check_writable(source, header)
+        jobs.append(_Job(source=source, target=target, header=header))
     return jobs
+
+
+def _check_writable(source: Path, header: Header) -> None:
+    """Refuse a file whose content its own suffix cannot hold, such as a PNG called .jpg."""
+    depths, keeps_alpha, _ = suffix_rules(source.suffix)
+    if header.bit_depth not in depths or (header.alpha and not keeps_alpha):
+        what = "an alpha channel" if header.bit_depth in depths else "16-bit values"
+        raise DataError(
+            f"{source} holds {what}, which a restored {source.suffix} file cannot",
+            hint="its name does not tell what it is: rename or convert it to .png",
+        )
 
 
 class _Ledger:

@@ -242,7 +242,12 @@ def build_model(name: str, /, *, channels: int, **hyperparameters: Any) -> "nn.M
     """
     complete = complete_hyperparameters(name, **hyperparameters)
     checked = _checked(channels, int, where=f"channels of {name}")
-    return find_model(name).architecture()(channels=checked, **complete)
+    try:
+        return find_model(name).architecture()(channels=checked, **complete)
+    except (RuntimeError, OverflowError) as error:  # sizes beyond what torch can count
+        raise SettingsError(
+            f"{name} cannot be built with these numbers: {error}", hint="choose smaller ones"
+        ) from error
 
 
 def describe_model(

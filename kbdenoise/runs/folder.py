@@ -186,6 +186,8 @@ def create_run(runs: Path, *, model: str, name: str = "") -> Run:
             except FileExistsError:
                 if name:
                     break
+            except OSError as error:
+                raise SettingsError(f"cannot make {path}: {error.strerror}") from error
             else:
                 return Run(path=path)
     raise SettingsError(
@@ -249,10 +251,12 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("not an object")
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise DataError(
-            f"cannot read {path}: {error}", hint="the run is damaged; start a new one"
+            f"cannot read {path}: {error.strerror}", hint="check that it exists and its permissions"
         ) from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}", hint="restore it, or start anew") from error
     return content
 
 

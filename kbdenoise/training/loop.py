@@ -65,6 +65,8 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
     save_every_s = seconds(session.config.validation.save_every, name="--save-every")
     if session.time_limit_s and not session.validation_s:
         session.validation_s = _estimated_validation_s(session)
+    if not session.step:
+        save(session)  # a run killed at any moment from now on can be resumed
     with closing(prefetch(session.sampler, start=session.step, stop=last_step)) as batches:
         while session.step < last_step and not _time_is_over(session, clock):
             if asked_to_stop():
@@ -85,6 +87,7 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
                 save(session)
                 clock.saved = time.monotonic()
     if session.validated_step < session.step:
+        save(session)  # the host may not wait for the validation
         validate(session, rate=_set_rate(session, clock), clock=clock, progress=progress)
     stopped_by = "steps" if session.step >= last_step else "time limit"
     save(session, status="finished", stopped_by=stopped_by)
@@ -160,8 +163,8 @@ def _note_loss(session: Session, loss: float) -> None:
         raise DataError(
             f"training diverged: {session.skipped_in_a_row} steps in a row up to step "
             f"{session.step:,} had no finite gradient",
-            hint=f"the weights of step {session.best_step:,} are kept in {session.run.best}; "
-            f"train again with a smaller --lr than {session.config.optimiser.lr:g}",
+            hint=f"train again with a smaller --lr than {session.config.optimiser.lr:g}"
+            + (f"; the best weights so far are in {session.run.best}" if session.best_step else ""),
         )
 
 

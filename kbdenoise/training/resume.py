@@ -1,11 +1,10 @@
 """Go on with a run: the same settings, the same pictures, the state that was saved."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kbdenoise.config import CHANGEABLE, TrainConfig, resolve, section_of, validated
+from kbdenoise.config import CHANGEABLE, TrainConfig, read_settings, resolve, section_of
 from kbdenoise.contests.contest import open_contest
 from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError, SettingsError, nearest
@@ -39,6 +38,8 @@ def resumed_session(
         chosen.device.device, amp=chosen.device.amp, threads=chosen.device.threads
     )
     folder = Path(record.contest_folder)
+    if name is None and not folder.is_dir():
+        name = record.contest  # the whole project has moved: look where contests usually lie
     local = open_contest(name, data=data) if name else open_contest(folder, data=folder.parent)
     material = gather(local, chosen, device, progress)
     _check_same_data(run, record, material)
@@ -49,11 +50,8 @@ def resumed_session(
 
 
 def _run_config(run: Run) -> TrainConfig:
-    try:
-        content = tomllib.loads(run.config_file.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"cannot read {run.config_file}: {error}") from error
-    return validated(TrainConfig, content, source=str(run.config_file))
+    settings = read_settings(TrainConfig, run.config_file)
+    return resolve(TrainConfig(), (str(run.config_file), settings))
 
 
 def _check_changes(before: TrainConfig, given: Mapping[str, Any], run: Run) -> None:
@@ -78,7 +76,7 @@ def _check_same_data(run: Run, record: RunRecord, material: Material) -> None:
             hint=f"put them back as they were ({run.split_file} lists them), or start a new run",
         )
     stems = [material.store.stems[i] for i in material.split.held_out]
-    if stems != read_json(run.split_file)["held_out"]:
+    if stems != read_json(run.split_file).get("held_out"):
         raise DataError(
             f"the split of {record.contest} is no longer the one in {run.split_file}",
             hint="its contest.toml was changed; put the old one back, or start a new run",
@@ -87,6 +85,8 @@ def _check_same_data(run: Run, record: RunRecord, material: Material) -> None:
 
 def _check_something_left(session: Session) -> None:
     steps, limit = session.config.optimiser.steps, session.config.optimiser.time_limit
+    if session.validated_step < session.step:
+        return  # stopped in its last validation
     if session.step >= steps:
         raise SettingsError(
             f"the run {session.run.name} has done all its {steps:,} steps",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kbdenoise.atomic import atomic_write
+from kbdenoise.atomic import write_bytes
 from kbdenoise.config import TrainConfig, seconds
 from kbdenoise.data.patches import PatchSampler
 from kbdenoise.data.splits import Split
@@ -105,8 +105,9 @@ def save(session: Session, *, status: str = "running", stopped_by: str = "") -> 
         best_step=session.best_step,
     )
     session.run.write_record(session.record)
-    with atomic_write(session.run.state_file) as file:
-        torch.save(_state(session), file)
+    content = io.BytesIO()  # torch's own writer turns a full disk into an error of its own
+    torch.save(_state(session), content)
+    write_bytes(session.run.state_file, content.getvalue())
 
 
 def load(session: Session) -> None:
@@ -185,6 +186,10 @@ def _read_state(path: Path) -> dict[str, Any]:
         ) from error
     except DataError:
         raise
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path}: {error.strerror}", hint="check its permissions"
+        ) from error
     except Exception as error:  # what torch raises for a damaged file depends on where it is cut
         raise DataError(
             f"cannot read {path}: it is damaged ({type(error).__name__})",

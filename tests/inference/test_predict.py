@@ -172,6 +172,26 @@ def test_a_broken_picture_is_named_before_any_is_restored(runs: Path, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_that_does_not_fit_the_content_is_found_before_the_work(
+    runs: Path, tmp_path: Path
+) -> None:
+    write_pixels(tmp_path / "a.png", noise((16, 16, 3)))
+    write_pixels(tmp_path / "deep.png", noise((16, 16, 3), np.uint16))
+    (tmp_path / "deep.png").rename(tmp_path / "deep.jpg")
+
+    with pytest.raises(DataError, match=r"deep\.jpg holds 16-bit"):
+        predict(
+            "last", [tmp_path / "a.png", tmp_path / "deep.jpg"], runs=runs, out=tmp_path / "out"
+        )
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_picture_is_named_in_full(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nosuch"):
+        predict("last", [tmp_path / "nosuch"], runs=runs, out=tmp_path / "out")
+
+
 def test_a_picture_is_never_written_over_itself(runs: Path, tmp_path: Path) -> None:
     write_pixels(tmp_path / "a.png", noise((16, 16, 3)))
 

@@ -355,6 +355,73 @@ def test_a_run_that_fails_is_not_left_as_running(
     assert find_run("last", tmp_path / "runs").read_record().status == "failed"
 
 
+def test_a_run_killed_in_its_last_validation_is_validated_on_resuming(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    whole = train_tiny(contest, tmp_path / "whole")
+
+    def progress(event: Event) -> None:
+        validating = isinstance(event, Advance) and event.task == "validate"
+        if validating and find_run("last", tmp_path / "cut").read_record().steps == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(contest.folder, runs=tmp_path / "cut", progress=progress, **TINY)
+    resumed = train(resume="last", runs=tmp_path / "cut")
+
+    assert find_run("last", tmp_path / "cut").read_record().status == "finished"
+    assert resumed.best_score == whole.best_score
+    assert_equal_weights(whole.run, resumed.run, "best")
+
+
+def test_a_run_killed_before_its_first_step_can_be_resumed(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train_tiny(contest, tmp_path / "whole")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kbdenoise.training.loop._optimise", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_tiny(contest, tmp_path / "cut")
+    resumed = train(resume="last", runs=tmp_path / "cut")
+
+    assert_equal_weights(whole.run, resumed.run)
+
+
+def test_a_project_that_was_moved_finds_its_contest_again(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(contest.folder, runs=tmp_path / "runs", progress=stop_at(5), **TINY)
+    (tmp_path / "new").mkdir()
+    for name in ("data", "runs"):
+        (tmp_path / name).rename(tmp_path / "new" / name)
+    monkeypatch.chdir(tmp_path / "new")
+
+    assert train(resume="last").steps == 12
+
+
+def test_a_file_of_a_run_that_may_not_be_read_is_not_called_damaged(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(contest.folder, runs=tmp_path / "runs", progress=stop_at(5), **TINY)
+    read = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == "state.pt":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+
+    with pytest.raises(DataError, match="Permission denied") as caught:
+        train(resume="last", runs=tmp_path / "runs")
+
+    assert "permission" in caught.value.hint
+
+
 def test_a_batch_beyond_all_memory_is_a_clear_error(contest: LocalContest, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="memory"):
         train_tiny(contest, tmp_path / "runs", batch=10**12)
