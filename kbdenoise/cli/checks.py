@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from kbdenoise.cli.complete import contests_in
 from kbdenoise.cli.words import size
 
 State = Literal["ok", "absent", "warning", "broken"]
@@ -159,7 +160,7 @@ def _folders(*folders: Path) -> Iterator[Finding]:
 
 
 def _contests(data: Path) -> Iterator[Finding]:
-    found = sorted(p.parent.name for p in data.glob("*/contest.toml"))
+    found = contests_in(data)
     yield Finding(
         name="contests",
         state="ok" if found else "absent",
@@ -208,12 +209,12 @@ def kaggle_credentials() -> list[str]:
     """Where Kaggle's client would find credentials, in its own order; never their values."""
     home = Path.home() / ".kaggle"
     found = ["KAGGLE_API_TOKEN"] if os.environ.get("KAGGLE_API_TOKEN") else []
-    found += [str(p) for n in ("access_token", "access_token.txt") if (p := home / n).is_file()]
+    found += [str(p) for n in ("access_token", "access_token.txt") if _is_file(p := home / n)]
     if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
         found.append("KAGGLE_USERNAME and KAGGLE_KEY")
-    elif (key := _kaggle_folder() / "kaggle.json").is_file():
+    elif _is_file(key := _kaggle_folder() / "kaggle.json"):
         found.append(str(key))
-    if (login := home / "credentials.json").is_file():
+    if _is_file(login := home / "credentials.json"):
         found.append(str(login))
     return found
 
@@ -250,20 +251,25 @@ def _kaggle_folder() -> Path:
     if folder := os.environ.get("KAGGLE_CONFIG_DIR"):
         return Path(folder)
     home = Path.home() / ".kaggle"
-    if home.is_dir() or not sys.platform.startswith("linux"):
+    if os.path.isdir(home) or not sys.platform.startswith("linux"):
         return home
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
 
 
 def _readable_by_others(path: Path) -> bool:
-    if os.name == "nt" or not path.is_file():
+    if os.name == "nt" or not _is_file(path):
         return False
     return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
+def _is_file(path: Path) -> bool:
+    # Path's own methods raise an error below a folder that is closed.
+    return os.path.isfile(path)
+
+
 def _existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
-    return next(p for p in (folder, *folder.parents) if p.exists())
+    return next(p for p in (folder, *folder.parents) if os.path.exists(p))
 
 
 def _first_line(error: BaseException) -> str:

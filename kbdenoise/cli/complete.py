@@ -14,7 +14,13 @@ import typer
 def contests_here(ctx: typer.Context) -> list[str]:
     """Contests that lie in the data folder."""
     folder = Path(str(ctx.params.get("data") or "data"))
-    return [p.parent.name for p in _glob(folder, "*/contest.toml")]
+    return contests_in(folder)
+
+
+def contests_in(folder: Path) -> list[str]:
+    """Names of the contests in a data folder; what a killed fetch left there is hidden."""
+    names = [p.parent.name for p in _glob(folder, "*/contest.toml")]
+    return [name for name in names if not name.startswith(".")]
 
 
 def contests_known() -> list[str]:

@@ -79,5 +79,8 @@ def submit(
     lines += [f"  {note}" for note in result.notes]
     next_command = follow("runs", "list", runs=runs)
     if dry_run:
-        next_command = follow("submit", run, data=data, runs=runs)
+        places = [] if contest is None else ["--contest", contest]
+        if submissions != SUBMISSIONS:
+            places += ["--submissions", str(submissions)]
+        next_command = follow("submit", run, *places, data=data, runs=runs)
     console.show(result, text="\n".join(lines), short=str(result.path), next_command=next_command)

@@ -4,8 +4,12 @@ A `Contest` is plain data, kept in a readable `contest.toml` beside the pictures
 is one that lies on this disk, ready to train on.
 """
 
+import errno
+import os
 import re
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +25,8 @@ CONTEST_FILE = "contest.toml"
 
 FORMAT_NAMES = ("mean-luma", "pixels-long", "zip")
 """The submission formats; their functions stand in `kbdenoise.contests.formats`."""
+
+_REFUSED = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
 
 GroupRule = Literal["pattern", "clean-picture", "noisyoffice-text"]
 
@@ -174,8 +180,38 @@ def open_contest(name: str | Path | None, *, data: Path = Path("data")) -> Local
 
 
 def list_contests(data: Path = Path("data")) -> list[Path]:
-    """The contest folders inside `data`, sorted by name."""
-    return sorted(p.parent for p in data.glob(f"*/{CONTEST_FILE}"))
+    """The contest folders inside `data`, sorted by name; hidden ones are left out.
+
+    Those are half-made, or left over from a fetch that was killed.
+    """
+    with reading():
+        found = sorted(p.parent for p in data.glob(f"*/{CONTEST_FILE}"))
+    return [folder for folder in found if not folder.name.startswith(".")]
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn the operating system's refusals to look at a path into a DataError with a cure.
+
+    Before Python 3.14 even `Path.is_file` raises an OSError below a folder that is closed.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.errno not in _REFUSED:
+            raise
+        path = Path(os.fsdecode(error.filename))
+        closed = _closed(path)
+        hint = f"make {closed} readable (chmod -R u+rwX {closed}), or choose another folder"
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            hint = "check the name: it is too long, or links lead in a circle"
+        raise DataError(f"cannot read {path}: {error.strerror}", hint=hint) from error
+
+
+def _closed(path: Path) -> Path:
+    """The outermost folder on the way to `path` that may not be entered, or `path` itself."""
+    outer = reversed(path.parents)
+    return next((folder for folder in outer if not os.access(folder, os.X_OK)), path)
 
 
 def _find(name: str | Path | None, data: Path) -> Path:
@@ -190,8 +226,9 @@ def _find(name: str | Path | None, data: Path) -> Path:
             )
         return found[0]
     for folder in (data / str(name), Path(name)):
-        if (folder / CONTEST_FILE).is_file():
-            return folder
+        with reading():
+            if (folder / CONTEST_FILE).is_file():
+                return folder
     raise DataError(
         f"there is no contest '{name}' in {data}/",
         hint=nearest(str(name), [p.name for p in found]) if found else f"kbdenoise fetch {name}",

@@ -4,19 +4,23 @@ It has the layout, file format, names and score of the descanning contest, and i
 beside it, so that submissions can be scored without a network or a download.
 """
 
+import multiprocessing
 import os
-from collections.abc import Callable, Generator
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 
 from kbdenoise.atomic import atomic_folder, write_text
+from kbdenoise.contests.stamp import OWNER_FILE
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import FloatImage, write_image
 from kbdenoise.imaging.magazine.house import draw_house
@@ -88,6 +92,7 @@ def make_demo_contest(
             hint="choose another folder, or remove it first",
         )
     with atomic_folder(folder) as part:
+        (part / OWNER_FILE).write_text(str(os.getpid()))
         sheets = _plan(part, train_pages=train_pages, test_pages=test_pages, seed=seed)
         # Closed before the folder is cleared away, so that no process still writes into it.
         with closing(_made(sheets, workers=workers or _processors())) as made:
@@ -97,6 +102,7 @@ def make_demo_contest(
         credits = "\n".join(f"  {name:<22} {note}" for name, note in PHOTOGRAPHS.items())
         text = _README.format(train=train_pages, test=test_pages, seed=seed, credits=credits)
         write_text(part / "README.txt", text)
+        (part / OWNER_FILE).unlink()
 
 
 def _plan(folder: Path, *, train_pages: int, test_pages: int, seed: int) -> list[_Sheet]:
@@ -128,14 +134,18 @@ def _made(sheets: list[_Sheet], *, workers: int) -> Generator[None, None, None]:
     done = 0
     if workers > 1:
         pool = ProcessPoolExecutor(
-            min(workers, len(sheets)), mp_context=get_context("spawn"), initializer=_start_worker
+            min(workers, len(sheets)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
         )
         try:
-            for _ in pool.map(_make_sheet, sheets):
+            with _without_main():  # every process is started while the sheets are handed in
+                made = pool.map(_make_sheet, sheets)
+            for _ in made:
                 yield
                 done += 1
         except BrokenProcessPool:
-            pass  # no processes to be had here (a script without a main guard): go on in this one
+            pass  # the system has ended one, for want of memory perhaps: go on in this one
         finally:
             pool.shutdown(cancel_futures=True)
     for sheet in sheets[done:]:
@@ -143,11 +153,35 @@ def _made(sheets: list[_Sheet], *, workers: int) -> Generator[None, None, None]:
         yield
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that are started meanwhile do not run the person's own script again.
+
+    They would, up to its call of this module, if it has no `if __name__ == "__main__"`; and they
+    need nothing of it.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _start_worker() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)  # the processes share the machine already
     # glibc learns from a freed block of this size to keep memory that images of a few MB give
     # back. Without it, every temporary is paged in anew, and a scan takes twice as long.
     np.empty(31 << 20, dtype=np.uint8)
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as the process that started it is gone, even if it was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _make_sheet(sheet: _Sheet) -> None:

@@ -21,6 +21,7 @@ from kbdenoise.contests.contest import (
     Contest,
     LocalContest,
     read_contest,
+    reading,
     write_contest,
 )
 from kbdenoise.contests.sources import (
@@ -42,6 +43,7 @@ from kbdenoise.contests.stamp import (
     own_file,
     picture_sizes,
     read_stamp,
+    remove_ownerless,
     sha256,
     source_name,
     write_stamp,
@@ -81,6 +83,7 @@ class _Old:
     """Whether its contest.toml stays, because a person wrote or edited it."""
 
 
+@reading()
 def fetch(
     name: str,
     *,
@@ -105,6 +108,8 @@ def fetch(
     folder = folder.resolve() if folder.is_symlink() else folder
     stamp = read_stamp(folder)
     origin = find_origin(slug, _absolute(source), folder, stamp=stamp, kaggle_input=kaggle_input)
+    if origin.kind == "demo":
+        remove_ownerless(folder)
     notes = [*origin.notes, *_leftovers(folder)]
     if stamp and not force:
         _check_same_origin(folder, stamp, origin)

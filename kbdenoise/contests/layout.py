@@ -135,7 +135,7 @@ def _walk(root: Path, *, depth: int = _DEPTH) -> Iterator[tuple[PurePosixPath, l
     for folder, level in queue:
         yield PurePosixPath(folder.relative_to(root).as_posix()), list_images(folder)
         if level < depth:
-            inner = sorted(p for p in folder.iterdir() if p.is_dir())
+            inner = [p for p in sorted(folder.iterdir()) if p.is_dir()]
             queue += [(p, level + 1) for p in inner if not p.name.startswith((".", "__"))]
 
 

@@ -4,8 +4,10 @@ It lies beside contest.toml and remembers where the pictures came from, the size
 contest.toml that was written, so that a person's edits are told from fetch's own words.
 """
 
+import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,8 @@ from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import list_images
 
 STAMP_FILE = ".fetched.json"
+OWNER_FILE = ".owner"
+"""Lies in a half-made demo and holds the number of the process that makes it."""
 
 Kind = Literal["demo", "zips", "folder", "toml"]
 
@@ -125,11 +129,61 @@ def file_sizes(folder: Path) -> dict[str, int]:
 
 
 def picture_sizes(local: LocalContest) -> dict[str, int]:
-    """The pictures of a contest, relative to its root, with their sizes in bytes."""
+    """The pictures of a contest, relative to its root, with their sizes in bytes.
+
+    Raises DataError for one that cannot be looked at, such as a broken link.
+    """
     contest = local.contest
     names = {contest.noisy, contest.clean} | {n for n in (contest.test, contest.truth) if n}
     paths = [path for name in sorted(names) for path in list_images(local.root / name)]
-    return {path.relative_to(local.root).as_posix(): path.stat().st_size for path in paths}
+    return {path.relative_to(local.root).as_posix(): _picture_size(path) for path in paths}
+
+
+def _picture_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        if path.is_symlink() and not isinstance(error, PermissionError):
+            raise DataError(
+                f"{path} is a link that leads nowhere ({os.readlink(path)})",
+                hint="bring back the picture that it names, or remove the link",
+            ) from error
+        raise DataError(
+            f"cannot read {path}: {error.strerror}", hint=f"check the permissions of {path.parent}"
+        ) from error
+
+
+def remove_ownerless(folder: Path) -> None:
+    """Remove the half-made demos beside `folder` whose maker no longer runs.
+
+    A demo is made in a hidden folder beside the hidden folder (empty so far) that it will become.
+    """
+    for inner in sorted(folder.parent.glob(f".*{folder.name}.*part-*")):
+        if not inner.name.lstrip(".").startswith(f"{folder.name}."):
+            continue
+        try:
+            owner = int((inner / OWNER_FILE).read_text())
+        except (OSError, ValueError):
+            continue
+        if not is_running(owner):
+            shutil.rmtree(inner, ignore_errors=True)
+            outer = inner.with_name(inner.name[1:].rpartition(".part-")[0])
+            if outer.name.startswith("."):
+                with contextlib.suppress(OSError):
+                    outer.rmdir()
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this number runs on this machine; True where that cannot be told."""
+    if os.name == "nt":  # os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True
 
 
 def source_name(path: Path, folder: Path) -> str:

@@ -2,15 +2,12 @@
 
 Pixels are read at their own bit depth (8 or 16) and written rounded, never truncated. In memory an
 image is float32 [H, W, C] RGB (or [H, W, 1]) in [0, 1]. What cannot be read without a guess (CMYK,
-float, Lab, several pages in one file, transparency that the decoder drops) is refused by name.
+float, Lab, several pages in one file, transparency that the decoder drops) is refused by name, most
+of it in `headers`.
 """
 
 import functools
 import io
-import struct
-import threading
-import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,45 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from kbdenoise.atomic import write_bytes
 from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.imaging.headers import (
+    ORIENTATION_TAG,
+    TIFF_TILE_WIDTH,
+    Header,
+    check_name,
+    check_whole,
+    damaged,
+    empty,
+    header_from,
+    opened,
+    read_header,
+    unreadable,
+    unsupported,
+)
+
+__all__ = [
+    "SUFFIXES",
+    "FloatImage",
+    "Header",
+    "Picture",
+    "Pixels",
+    "as_float",
+    "encode",
+    "list_images",
+    "read_header",
+    "read_image",
+    "read_opaque",
+    "read_picture",
+    "suffix_rules",
+    "to_float",
+    "to_pixels",
+    "with_channels",
+    "write_image",
+    "write_pixels",
+]
 
 Pixels = npt.NDArray[np.unsignedinteger[Any]]  # uint8 or uint16
 FloatImage = npt.NDArray[np.float32]
@@ -35,37 +67,6 @@ SUFFIXES: dict[str, tuple[tuple[int, ...], bool, tuple[int, ...]]] = {
     ".jpeg": ((8,), False, (cv2.IMWRITE_JPEG_QUALITY, 95)),
     ".bmp": ((8,), False, ()),
 }
-
-# Pillow's mode -> how the file's values relate to gray or RGB
-_READABLE_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"}
-_REFUSED_MODES = {
-    "CMYK": "CMYK colour, which has no single RGB reading without a printer profile",
-    "F": "floating-point values, whose range is not known",
-    "I": "32-bit integers, whose range is not known",
-    "LAB": "Lab colour",
-    "YCbCr": "YCbCr colour",
-    "HSV": "HSV colour",
-}
-_ORIENTATION_TAG = 274
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_PHOTOMETRIC = 256, 257, 258, 262
-_MIN_IS_WHITE = 0
-_WARNINGS = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """What a file says of itself before its pixels are decoded."""
-
-    width: int
-    """Pixels, after the EXIF orientation is applied."""
-    height: int
-    channels: int
-    """Colour channels: 1 or 3; alpha is not counted."""
-    alpha: bool
-    orientation: int
-    """EXIF orientation, 1 to 8; 1 means upright."""
-    tiff: bool
-    """Whether it is a TIFF, which OpenCV may turn upright by itself while decoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,10 @@ class Picture:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files directly inside `folder`, sorted by name; hidden files are left out."""
+    """The image files directly inside `folder`, sorted by name; hidden files are left out.
+
+    Raises DataError if the folder cannot be read, or holds an image whose name is not UTF-8.
+    """
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -92,43 +96,34 @@ def list_images(folder: Path) -> list[Path]:
             f"cannot list the folder {folder}: {error.strerror}",
             hint="check that it exists and that you may read it",
         ) from error
-    return [p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-
-
-def read_header(path: Path) -> Header:
-    """Size, channels and orientation of an image file, without decoding it.
-
-    Raises DataError for a file that is missing, empty, no image, or of an unsupported kind.
-    """
-    try:
-        if not path.stat().st_size:
-            raise _empty(path)
-        return _header(path, path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    images = [p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+    for path in images:
+        check_name(path)
+    return images
 
 
 def read_picture(path: Path) -> Picture:
     """Decode an image file at its own bit depth, upright, palette expanded.
 
     Raises DataError for a file that is missing, empty, cut short, damaged, or of an unsupported
-    kind (CMYK, float, Lab, several pages, a gray TIFF with alpha, a gray PNG with a transparent
-    value, 16-bit min-is-white).
+    kind (CMYK, float, signed, Lab, several pages, a gray TIFF with alpha, a gray PNG with a
+    transparent value, 16-bit min-is-white or in planes, partly transparent with premultiplied
+    colours).
     """
+    check_name(path)
     content = _read_bytes(path)
-    header = _header(path, io.BytesIO(content))
-    _check_whole(path, content)
-    decoded = _decode(path, content)
-    if decoded.dtype not in (np.uint8, np.uint16):
-        raise _unsupported(path, _REFUSED_MODES["F" if decoded.dtype.kind == "f" else "I"])
-    stacked = np.atleast_3d(decoded)  # [H, W] -> [H, W, 1]
-    if not _turned_by_decoder(header, stacked):
-        stacked = _upright(stacked, header.orientation)
+    header = header_from(path, io.BytesIO(content))
+    check_whole(path, content)
+    stacked = np.atleast_3d(_decode(path, content, header=header))  # [H, W] -> [H, W, 1]
+    if stacked.dtype not in (np.uint8, np.uint16):
+        raise unsupported(path, f"values of the kind {stacked.dtype}")
     if stacked.shape[:2] != (header.height, header.width) or stacked.shape[2] < header.channels:
-        raise _damaged(path)
+        raise damaged(path)
     alpha = np.ascontiguousarray(stacked[..., -1]) if stacked.shape[2] in (2, 4) else None
     if header.alpha and alpha is None:
-        raise _unsupported(path, "transparency that cannot be read")
+        raise unsupported(path, "transparency that cannot be read")
+    if header.premultiplied and alpha is not None and not _is_opaque(alpha):
+        raise unsupported(path, "partly transparent colours that are premultiplied by their alpha")
     colours = stacked[..., :1] if header.channels == 1 else stacked[..., 2::-1]
     return Picture(pixels=np.ascontiguousarray(colours), alpha=alpha)
 
@@ -241,117 +236,49 @@ def _read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     if not content:
-        raise _empty(path)
+        raise empty(path)
     return content
 
 
-def _header(path: Path, source: Path | io.BytesIO) -> Header:
-    """Read the header from the file itself or from its content in memory."""
-    try:
-        # Pillow warns of odd metadata, and Python's warning filter belongs to all threads.
-        with _WARNINGS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(source) as image:
-                refusal, header = _refusal(image), _header_of(image)
-    except FileNotFoundError as error:
-        raise _unreadable(path, error) from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large to open: {error}", hint="cut it up first") from error
-    except Exception as error:  # a damaged tag can raise anything in Pillow, TypeError among it
-        raise _broken(path) from error
-    if refusal:
-        raise _unsupported(path, refusal)
-    return header
-
-
-def _refusal(image: Image.Image) -> str | None:
-    """What makes an image unreadable without a guess, in words; None if nothing does."""
-    mode, pages = image.mode, getattr(image, "n_frames", 1)
-    if mode in _REFUSED_MODES or mode not in _READABLE_MODES:
-        return _REFUSED_MODES.get(mode, f"colour mode {mode}")
-    if pages > 1:
-        return f"{pages} pages in one file"
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tags = image.tag_v2
-        # OpenCV inverts these at 8 bits and below, but hands back the negative at 16.
-        if tags.get(_TIFF_PHOTOMETRIC) == _MIN_IS_WHITE and max(tags.get(_TIFF_BITS, (1,))) > 8:
-            return "16-bit values that count from white to black (min-is-white)"
-    return None
-
-
-def _header_of(image: Image.Image) -> Header:
-    mode, (width, height) = image.mode, image.size
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # The tags, because Pillow's own size of a TIFF is turned in some versions.
-        width, height = int(image.tag_v2[_TIFF_WIDTH]), int(image.tag_v2[_TIFF_HEIGHT])
-        orientation = int(image.tag_v2.get(_ORIENTATION_TAG, 1))
-    elif image.format == "PNG" and "exif" not in image.info:
-        orientation = 1  # Pillow would decode the whole picture to look for a late chunk
-    else:
-        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
-    if orientation not in range(1, 9):
-        orientation = 1
-    if orientation >= 5:
-        width, height = height, width
-    gray = mode in {"1", "L", "LA"} or mode.startswith("I;16")
-    return Header(
-        width=width,
-        height=height,
-        channels=1 if gray or (mode == "P" and _palette_is_gray(image)) else 3,
-        alpha=mode in {"LA", "RGBA", "PA"} or "transparency" in image.info,
-        orientation=orientation,
-        tiff=isinstance(image, TiffImagePlugin.TiffImageFile),
-    )
-
-
-def _palette_is_gray(image: Image.Image) -> bool:
-    palette = np.array(image.getpalette() or [0, 0, 1], dtype=np.uint8).reshape(-1, 3)
-    return bool((palette == palette[:, :1]).all())
-
-
-def _check_whole(path: Path, content: bytes) -> None:
-    """Refuse a PNG with a bad checksum and a PNG or JPEG that stops early.
-
-    Decoders differ by version in how much damage they forgive; a pair that is half gray must
-    never reach training.
-    """
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        whole = _png_is_whole(content)
-    elif content.startswith(b"\xff\xd8"):
-        whole = b"\xff\xd9" in content[-4096:]
-    else:
-        whole = True  # TIFF and BMP: the decoder refuses what is missing
-    if not whole:
-        raise _damaged(path)
-
-
-def _png_is_whole(content: bytes) -> bool:
-    view, at = memoryview(content), 8
-    while at + 12 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, at)
-        end = at + 12 + length
-        if end > len(content):
-            return False
-        (checksum,) = struct.unpack_from(">I", content, end - 4)
-        if zlib.crc32(view[at + 4 : end - 4]) != checksum:
-            return False
-        if kind == b"IEND":
-            return True
-        at = end
-    return False
-
-
-def _decode(path: Path, content: bytes) -> Any:
+def _decode(path: Path, content: bytes, *, header: Header) -> Any:
+    """The upright pixels in OpenCV's order: [H, W], [H, W, 1], [H, W, 3] BGR or [H, W, 4] BGRA."""
+    shallow_tiff = header.tiff and header.bit_depth == 8
+    if shallow_tiff and header.channels == 3 and header.alpha and not header.premultiplied:
+        return _decode_by_pillow(path, content, header=header)  # OpenCV multiplies by alpha
     _silence_opencv()
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise _damaged(path) from error
+        raise damaged(path) from error
+    if decoded is None and shallow_tiff and not header.alpha:
+        return _decode_by_pillow(path, content, header=header, tiled=True)
     if decoded is None:
-        raise _damaged(path)
-    return decoded
+        raise damaged(path)
+    return decoded if _turned_by_decoder(header, decoded) else _upright(decoded, header.orientation)
+
+
+def _decode_by_pillow(path: Path, content: bytes, *, header: Header, tiled: bool = False) -> Any:
+    """Decode an 8-bit TIFF that OpenCV does not read as it is stored; result as in `_decode`.
+
+    With `tiled` only one in tiles will do: those of 16 px OpenCV refuses, sound or not.
+    """
+    mode = "L" if header.channels == 1 else "RGBA" if header.alpha else "RGB"
+    try:
+        with opened(io.BytesIO(content)) as image:
+            assert isinstance(image, TiffImagePlugin.TiffImageFile)
+            if tiled and TIFF_TILE_WIDTH not in image.tag_v2:
+                raise damaged(path)
+            image.load()
+            # Newer versions turn a TIFF while loading and drop its tag, older ones do not.
+            upright = ImageOps.exif_transpose(image) or image
+            pixels = np.atleast_3d(np.asarray(upright.convert(mode)))
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # as in `header_from`
+        raise damaged(path) from error
+    return _opencv_order(pixels[..., :3], pixels[..., 3] if mode == "RGBA" else None)
 
 
 def _silence_opencv() -> None:
@@ -377,7 +304,7 @@ def _decoder_turns_tiffs(orientation: int, dtype: str) -> bool:
     """Ask this OpenCV with a tiny TIFF, because its versions and bit depths may differ."""
     stored = np.arange(6, dtype=dtype).reshape(2, 3)
     file = io.BytesIO()
-    Image.fromarray(stored).save(file, "TIFF", tiffinfo={_ORIENTATION_TAG: orientation})
+    Image.fromarray(stored).save(file, "TIFF", tiffinfo={ORIENTATION_TAG: orientation})
     content = np.frombuffer(file.getvalue(), np.uint8)
     decoded = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     return np.array_equal(np.asarray(decoded), _upright(stored, orientation))
@@ -403,43 +330,3 @@ def _opencv_order(pixels: Pixels, alpha: Pixels | None) -> npt.NDArray[Any]:
 
 def _is_opaque(alpha: Pixels) -> bool:
     return bool((alpha == np.iinfo(alpha.dtype).max).all())
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"cannot read {path}: {error.strerror}",
-        hint="check that it exists and that you may read it",
-    )
-
-
-def _empty(path: Path) -> DataError:
-    return DataError(f"{path} is empty (0 bytes)", hint="fetch it again, or remove it")
-
-
-def _broken(path: Path) -> DataError:
-    """The error for a file without a readable header: an image cut short, or no image at all."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        return _unreadable(path, error)
-    if head.startswith((b"II*\0", b"MM\0*", b"\x89PNG", b"\xff\xd8", b"BM")):
-        return _damaged(path)
-    return DataError(
-        f"{path} is not an image (it begins with {head!r})",
-        hint="remove it, or fetch it again: an error page may have been saved under that name",
-    )
-
-
-def _damaged(path: Path) -> DataError:
-    return DataError(
-        f"{path} is damaged or cut short: its pixels cannot all be decoded",
-        hint="fetch it again, or remove it together with its partner",
-    )
-
-
-def _unsupported(path: Path, what: str) -> DataError:
-    return DataError(
-        f"{path} holds {what}; kbdenoise reads gray and RGB of 8 or 16 bits",
-        hint=f"convert it first, for example: magick {path.name} -colorspace sRGB -depth 8 out.png",
-    )

@@ -42,11 +42,15 @@ def difference(first: FloatImage, second: FloatImage, *, scale: float) -> FloatI
 
 
 def strip(images: Sequence[FloatImage], labels: Sequence[str], *, side: int) -> FloatImage:
-    """Images side by side in cells of `side` px, each with a line of words above it."""
+    """Images side by side in cells of `side` px, each with a line of words above it.
+
+    What is not printable ASCII in a label is drawn as a question mark.
+    """
     cells = []
     for image, label in zip(images, labels, strict=True):
         head = np.full((_LABEL, side, 3), 255, dtype=np.uint8)
-        cv2.putText(head, label, (1, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+        words = "".join(c if " " <= c <= "~" else "?" for c in label)  # OpenCV crashes on some
+        cv2.putText(head, words, (1, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
         cells.append(np.vstack([to_float(head), cell(image, side=side)]))
     gap = np.ones((cells[0].shape[0], _GAP, 3), dtype=np.float32)
     parts = [part for one in cells for part in (one, gap)]

@@ -1,7 +1,9 @@
 """Write a submission, check what was written, and score it where the truth is known."""
 
+import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from kbdenoise.contests.formats import (
     WrittenPage,
     submission_format,
 )
+from kbdenoise.contests.stamp import is_running
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.submission.check import (
     Score,
@@ -27,6 +30,8 @@ from kbdenoise.submission.check import (
     score_answers,
     verified,
 )
+
+_UNCHECKED = re.compile(r"\.\.?unchecked-([0-9]+)-.+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +82,7 @@ def write_submission(
     truths = None if truth is None else match_pictures(pages, truth, contest=contest)
     if truths is not None:
         require_scorable(contest)
+    _remove_stale(path.parent)
     unchecked = path.with_name(f".unchecked-{os.getpid()}-{path.name}")
     try:
         written = chosen.write(unchecked, restored, contest=contest, pages=pages, source=source)
@@ -145,6 +151,15 @@ def _check_path(path: Path, name: str, chosen: SubmissionFormat, *, force: bool)
         raise SettingsError(
             f"{path} is there already", hint="add --force to overwrite it, or choose another name"
         )
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove the unfinished files of submissions whose process was killed."""
+    with contextlib.suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            match = _UNCHECKED.fullmatch(path.name)
+            if match and not is_running(int(match[1])):
+                path.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -198,6 +198,17 @@ def test_submit_writes_checks_and_says_what_is_left(capsys: Captured, run_name: 
     assert err.endswith("next: kbdenoise submit last\n")
 
 
+def test_the_next_submit_goes_where_this_one_went(capsys: Captured, run_name: str) -> None:
+    places = ["--contest", "tiny", "--submissions", "my answers"]
+
+    code = main(["submit", run_name, "--dry-run", *places])
+
+    _, err = capsys.readouterr()
+    assert code == 0, err
+    wanted = f"next: kbdenoise submit {run_name} --contest tiny --submissions 'my answers'\n"
+    assert err.endswith(wanted)
+
+
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize(
     ("words", "keys"),

@@ -8,6 +8,7 @@ import pytest
 from kbdenoise.cli import checks
 from kbdenoise.cli.app import main
 from kbdenoise.cli.checks import Finding, examine, kaggle_credentials
+from kbdenoise.cli.complete import contests_in
 
 Captured = pytest.CaptureFixture[str]
 
@@ -193,3 +194,27 @@ def test_contests_are_listed() -> None:
     Path("data", "demo", "contest.toml").touch()
 
     assert finding("contests").text == "demo"
+
+
+def test_the_left_overs_of_a_killed_fetch_are_no_contests() -> None:
+    for name in ("tiny", ".tiny.old-12345678"):
+        Path("data", name).mkdir(parents=True)
+        Path("data", name, "contest.toml").touch()
+
+    assert finding("contests").text == "tiny"
+    assert contests_in(Path("data")) == ["tiny"]
+
+
+def test_a_closed_folder_above_is_a_finding_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refused)
+    monkeypatch.setattr(checks.os.path, "exists", lambda path: Path(path) == Path("/"))
+    monkeypatch.setattr(checks.os, "access", lambda *_: False)
+
+    assert finding("contests").text == "none in data/ yet"
+    assert finding("folders").state == "broken"
+    assert finding("kaggle").state == "absent"

@@ -210,3 +210,37 @@ def test_an_unknown_format_is_refused_when_the_file_is_read() -> None:
         contest_from({"slug": "x", "format": "zipp"}, source="contest.toml")
 
     assert "zip" in caught.value.message
+
+
+def test_a_data_folder_that_may_not_be_entered_is_named_with_a_cure(
+    tmp_path: Path, run_as_person
+) -> None:
+    saved(tmp_path / "data", "x")
+    (tmp_path / "data").chmod(0o444)
+
+    done = run_as_person(
+        "from kbdenoise.contests.contest import open_contest\n"
+        "from kbdenoise.errors import DataError\n"
+        "try: open_contest('x')\n"
+        "except DataError as error: print(error.message, error.hint, sep='\\n')\n"
+    )
+
+    (tmp_path / "data").chmod(0o755)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "cannot read data/x/contest.toml: Permission denied",
+        "make data readable (chmod -R u+rwX data), or choose another folder",
+    ]
+
+
+def test_a_name_too_long_for_a_file_is_an_error_in_words(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="File name too long"):
+        open_contest("x" * 300, data=tmp_path)
+
+
+def test_the_left_overs_of_a_killed_fetch_are_no_contests(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "first")
+    saved(tmp_path, "first").rename(tmp_path / ".first.old-12345678")
+    saved(tmp_path, "first")
+
+    assert list_contests(tmp_path) == [folder]

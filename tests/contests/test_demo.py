@@ -1,3 +1,4 @@
+import contextlib
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import read_header, read_picture
 from kbdenoise.imaging.luma import mean_luma_of_pixels
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(demo.__file__).parents[2])}
 NAME = re.compile(r"(?P<page>.+\.\d{5})\.(?P<crop>\d{2})\.tif")
 
 
@@ -183,8 +185,7 @@ def test_a_killed_run_leaves_no_folder(tmp_path):
         "make_demo_contest(Path('demo'), train_pages=40, test_pages=1, workers=1,\n"
         "    progress=lambda done, total: Path('started').touch())\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(demo.__file__).parents[2])}
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment)
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT)
     while not (tmp_path / "started").exists():
         assert process.poll() is None
         time.sleep(0.02)
@@ -196,20 +197,72 @@ def test_a_killed_run_leaves_no_folder(tmp_path):
     assert all(name.startswith(".demo.part-") or name == "started" for name in names(tmp_path))
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are told by /proc")
+def test_a_killed_run_takes_its_workers_along(tmp_path):
+    script = (
+        "from pathlib import Path\n"
+        "from kbdenoise.contests.demo import make_demo_contest\n"
+        "make_demo_contest(Path('demo'), train_pages=400, test_pages=1, workers=2,\n"
+        "    progress=lambda done, total: Path('started').touch())\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT)
+    while not (tmp_path / "started").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    workers = children_of(process.pid)
+
+    process.kill()
+    process.wait()
+
+    assert len(workers) >= 2
+    until = time.monotonic() + 5
+    while any(alive(pid) for pid in workers) and time.monotonic() < until:
+        time.sleep(0.05)
+    left = [pid for pid in workers if alive(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def children_of(parent):
+    """The processes that a process has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent:
+                found.append(int(folder.name))
+    return found
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended and was not collected yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_a_script_without_a_main_guard_gets_its_contest_too(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
         "from kbdenoise.contests.demo import make_demo_contest\n"
+        "print('before')\n"
         "make_demo_contest(Path('demo'), train_pages=1, test_pages=1, workers=2)\n"
+        "print('after', __file__ == __import__('__main__').__file__)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(demo.__file__).parents[2])}
 
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
     )
 
-    assert done.returncode == 0
+    assert done.stderr == ""
+    assert done.stdout == "before\nafter True\n"
     assert len(names(tmp_path / "demo/train/scan")) == 2
     assert names(tmp_path) == ["demo", "script.py"]
 

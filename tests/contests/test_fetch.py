@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from kbdenoise.contests import fetch as module
 from kbdenoise.contests.contest import CONTEST_FILE, open_contest
 from kbdenoise.contests.fetch import Fetched, fetch
 from kbdenoise.contests.sources import contest_slug
-from kbdenoise.contests.stamp import STAMP_FILE
+from kbdenoise.contests.stamp import OWNER_FILE, STAMP_FILE
 from kbdenoise.errors import DataError, KaggleError, KbdenoiseError, SettingsError
 from kbdenoise.imaging.files import encode
 
@@ -635,3 +637,90 @@ def test_real_documents_are_fetched(shared: Path, data: Path) -> None:
     result = fetched(DOCUMENTS, shared / "dirty-documents", data)
 
     assert (result.pairs, result.tests, result.contest.channels) == (144, 36, 1)
+
+
+@pytest.mark.parametrize(
+    ("closed", "file"),
+    [
+        ("x/train/noisy", "x/train/noisy/1.png"),
+        ("x/train", "x/train/clean"),
+        ("x", "x/contest.toml"),
+        ("data", "data/xx"),
+    ],
+)
+def test_a_folder_that_may_not_be_entered_is_named_with_a_cure(
+    closed: str, file: str, tmp_path: Path, run_as_person
+) -> None:
+    put(tmp_path / "x", *(f"train/{kind}/{i}.png" for kind in ("noisy", "clean") for i in (1, 2)))
+    (tmp_path / "data").mkdir()
+    (tmp_path / closed).chmod(0o444)
+
+    done = run_as_person(
+        "from kbdenoise.contests.fetch import fetch\n"
+        "from kbdenoise.errors import DataError\n"
+        "try: fetch('xx', source='x')\n"
+        "except DataError as error: print(error.message, error.hint, sep='\\n')\n"
+    )
+
+    (tmp_path / closed).chmod(0o755)
+    assert done.stderr == ""
+    message, hint = done.stdout.replace(f"{tmp_path}/", "").splitlines()
+    assert message == f"cannot read {file}: Permission denied"
+    assert hint == f"make {closed} readable (chmod -R u+rwX {closed}), or choose another folder"
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_name_too_long_for_a_folder_is_an_error_in_words(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(DataError, match="File name too long"):
+        fetched("x" * 300, documents(tmp_path / "pictures"), data)
+
+
+def test_a_broken_link_among_the_pictures_is_named(tmp_path: Path, data: Path) -> None:
+    root = put(tmp_path, *(f"train/{k}/{i}.png" for k in ("noisy", "clean") for i in range(30)))
+    broken = root / "train/noisy/05.png"
+    broken.symlink_to("nowhere.png")
+
+    with pytest.raises(DataError, match="leads nowhere") as caught:
+        fetched("mine", root, data)
+
+    assert str(broken) in caught.value.message
+    assert not data.exists()
+
+
+def test_a_new_demo_removes_what_a_killed_one_left(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_demo(monkeypatch)
+    (data / ".demo.part-11111111").mkdir(parents=True)
+    dead, renewing, direct, alive = (
+        data / name
+        for name in (
+            "..demo.part-11111111.part-1",
+            "...demo.new-1.part-1.part-1",
+            ".demo.part-1",
+            "..demo.part-2.part-2",
+        )
+    )
+    ended = ended_process()
+    for folder in (dead, renewing, direct):
+        mark(folder, ended)
+    mark(alive, os.getpid())
+    put(dead, "train/scan/1.png")
+
+    result = fetched("demo", None, data)
+
+    assert sorted(p.name for p in data.iterdir()) == [alive.name, "demo"]
+    assert result.notes == (
+        f"{alive} is left over from an interrupted fetch; delete it unless one is running",
+    )
+
+
+def mark(folder: Path, owner: int) -> None:
+    folder.mkdir()
+    (folder / OWNER_FILE).write_text(str(owner))
+
+
+def ended_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid

@@ -82,6 +82,64 @@ def test_alpha_is_kept_apart_and_written_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.alpha, alpha)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(23, 37), (16, 16)])
+def test_colours_of_a_tiff_are_not_multiplied_by_its_alpha(
+    tmp_path: Path, orientation: int, dtype: type, shape: tuple
+) -> None:
+    top = np.iinfo(dtype).max
+    stored = np.random.default_rng(2).integers(0, top + 1, (*shape, 4), dtype=dtype)
+    path = tiff_file(
+        tmp_path / "a.tif", stored, orientation=orientation, extrasamples=["unassalpha"]
+    )
+
+    read = read_picture(path)
+
+    np.testing.assert_array_equal(read.pixels, turned(stored, orientation)[..., :3])
+    np.testing.assert_array_equal(read.alpha, turned(stored, orientation)[..., 3])
+
+
+def test_colours_multiplied_by_their_alpha_are_read_only_where_opaque(tmp_path: Path) -> None:
+    colours, solid = pixels(), np.full((23, 37), 255, np.uint8)
+    opaque, glass = np.dstack([colours, solid]), np.dstack([colours // 2, solid // 2])
+    tiff_file(tmp_path / "opaque.tif", opaque, extrasamples=["assocalpha"])
+    tiff_file(tmp_path / "glass.tif", glass, extrasamples=["assocalpha"])
+
+    np.testing.assert_array_equal(read_picture(tmp_path / "opaque.tif").pixels, colours)
+    with pytest.raises(DataError, match="premultiplied"):
+        read_picture(tmp_path / "glass.tif")
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_tiff_in_small_tiles_is_read(tmp_path: Path, channels: int, orientation: int) -> None:
+    stored = pixels(channels=channels)
+    path = tiff_file(tmp_path / "t.tif", stored.squeeze(), orientation=orientation, tile=(16, 16))
+
+    np.testing.assert_array_equal(read_picture(path).pixels, turned(stored, orientation))
+
+    path.write_bytes(path.read_bytes()[: -200 * channels])  # past the filling of the last tile
+    with pytest.raises(DataError, match="damaged"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".bmp"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_header_knows_the_bit_depth(
+    tmp_path: Path, suffix: str, channels: int, dtype: type
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    if dtype == np.uint16 and suffix in (".jpg", ".bmp"):
+        suffix = ".png"  # under a name that tells another kind
+    path.write_bytes(files.encode(pixels(dtype, channels=channels), suffix=suffix))
+
+    depth = read_header(path).bit_depth
+
+    assert depth == read_picture(path).bit_depth == np.iinfo(dtype).bits
+
+
 def test_a_tiff_is_written_with_lzw(tmp_path: Path) -> None:
     write_pixels(tmp_path / "a.tif", pixels())
 
@@ -302,12 +360,40 @@ def test_what_cannot_be_read_without_a_guess_is_refused_by_name(
     assert caught.value.hint
 
 
-def test_a_colour_tiff_of_floats_is_refused(tmp_path: Path) -> None:
-    content = cv2.imencode(".tif", pixels().astype(np.float32))[1].tobytes()
-    (tmp_path / "f.tif").write_bytes(content)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        (np.float16, "floating-point values"),
+        (np.float32, "floating-point values"),
+        (np.float64, "floating-point values"),
+        (np.int8, "signed 8-bit integers"),
+        (np.int16, "signed 16-bit integers"),
+        (np.uint32, " 32-bit integers"),
+    ],
+)
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_of_other_numbers_is_refused_by_their_name(
+    tmp_path: Path, dtype: type, words: str, channels: int, big: bool
+) -> None:
+    stored = pixels(channels=channels).squeeze().astype(dtype)
+    tiff_file(tmp_path / "f.tif", stored, bigtiff=big)
 
-    with pytest.raises(DataError):
-        read_picture(tmp_path / "f.tif")
+    for read in (read_header, read_picture):
+        with pytest.raises(DataError, match=words):
+            read(tmp_path / "f.tif")
+
+
+def test_deep_colours_in_separate_planes_are_refused_and_shallow_ones_read(tmp_path: Path) -> None:
+    stored = pixels()
+    planes = np.ascontiguousarray(stored.transpose(2, 0, 1))
+    tiff_file(tmp_path / "8.tif", planes, photometric="rgb", planarconfig="separate")
+    deep = planes.astype(np.uint16)
+    tiff_file(tmp_path / "16.tif", deep, photometric="rgb", planarconfig="separate")
+
+    np.testing.assert_array_equal(read_picture(tmp_path / "8.tif").pixels, stored)
+    with pytest.raises(DataError, match="separate planes"):
+        read_picture(tmp_path / "16.tif")
 
 
 def test_several_pages_in_one_file_are_refused(tmp_path: Path) -> None:
@@ -328,6 +414,84 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, suffix: str, kept: float) -
 
     with pytest.raises(DataError, match=r"cut short|not an image"):
         read_picture(path)
+
+
+def jpeg_with_thumbnail(path: Path, **options: object) -> bytes:
+    """A JPEG whose metadata hold a whole small JPEG; returns its content."""
+    pillow_file(path, Image.fromarray(pixels(seed=1)[:8, :8]))
+    comment = b"\xff\xfe" + struct.pack(">H", path.stat().st_size + 2) + path.read_bytes()
+    pillow_file(path, Image.fromarray(pixels()), **options)
+    content = path.read_bytes()
+    path.write_bytes(content[:2] + comment + content[2:])
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_with_something_behind_its_end_is_whole(tmp_path: Path, progressive: bool) -> None:
+    path = tmp_path / "motion.jpg"
+    content = jpeg_with_thumbnail(path, progressive=progressive)
+    alone = read_picture(path).pixels
+
+    path.write_bytes(content + bytes(10_000))
+
+    np.testing.assert_array_equal(read_picture(path).pixels, alone)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_end_of_a_thumbnail_does_not_make_a_jpeg_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progressive: bool
+) -> None:
+    path = tmp_path / "cut.jpg"
+    content = jpeg_with_thumbnail(path, progressive=progressive)
+    # Some versions of the decoder fill up what is missing.
+    monkeypatch.setattr(cv2, "imdecode", lambda *given: pixels())
+
+    assert read_picture(path).pixels.shape == (23, 37, 3)
+    path.write_bytes(content[:-20])
+
+    with pytest.raises(DataError, match="cut short"):
+        read_picture(path)
+
+
+def test_the_first_picture_of_a_jpeg_with_several_views_is_read(tmp_path: Path) -> None:
+    first, second = Image.fromarray(pixels()), Image.fromarray(pixels(seed=1))
+    pillow_file(tmp_path / "one.jpg", first)
+    path = pillow_file(
+        tmp_path / "two.jpg", first, format="MPO", save_all=True, append_images=[second]
+    )
+
+    read = read_picture(path).pixels
+
+    np.testing.assert_array_equal(read, read_picture(tmp_path / "one.jpg").pixels)
+
+
+def png_of_size(path: Path, width: int, height: int) -> Path:
+    """A PNG whose header states a size that its pixels do not have."""
+    write_pixels(path, pixels(channels=1))
+    content = bytearray(path.read_bytes())
+    struct.pack_into(">II", content, 16, width, height)
+    struct.pack_into(">I", content, 29, zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    return path
+
+
+def test_a_large_scan_is_opened_and_the_limit_of_pillow_put_back(tmp_path: Path) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    path = png_of_size(tmp_path / "a.png", 14_000, 14_000)
+
+    header = read_header(path)
+
+    assert (header.width, header.height) == (14_000, 14_000)
+    assert limit == Image.MAX_IMAGE_PIXELS is not None
+
+
+@pytest.mark.parametrize("size", [(32_768, 32_769), (2**20 + 1, 1)])
+def test_an_image_too_large_for_the_decoder_is_refused(tmp_path: Path, size: tuple) -> None:
+    path = png_of_size(tmp_path / "a.png", *size)
+
+    for read in (read_header, read_picture):
+        with pytest.raises(DataError, match="too large"):
+            read(path)
 
 
 def test_a_png_with_flipped_bits_is_refused(tmp_path: Path) -> None:
@@ -418,6 +582,26 @@ def test_hidden_and_foreign_files_are_not_listed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
 
     assert [p.name for p in list_images(tmp_path)] == ["a.TIF", "b.png"]
+
+
+def test_a_file_name_that_is_not_text_is_refused_in_printable_form(tmp_path: Path) -> None:
+    path = tmp_path / "caf\udce9.png"
+    try:
+        write_pixels(path, pixels())
+    except (DataError, OSError):
+        pytest.skip("this file system takes no such names")
+
+    for read, given_path in ((list_images, tmp_path), (read_header, path), (read_picture, path)):
+        with pytest.raises(DataError, match="caf") as caught:
+            read(given_path)
+        assert caught.value.message.isascii()
+        assert caught.value.hint == "rename it to plain characters"
+
+
+def test_names_in_any_script_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "größe 図.png").touch()
+
+    assert [p.name for p in list_images(tmp_path)] == ["größe 図.png"]
 
 
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import cv2
 import numpy as np
+import pytest
 
 from kbdenoise.imaging.panel import cell, difference, stack, strip
 
@@ -32,3 +34,13 @@ def test_strips_of_one_kind_can_be_stacked() -> None:
 
     assert sheet.shape[1] == one.shape[1] == 2 * 32 + 6
     assert sheet.shape[0] == 3 * one.shape[0] + 2 * 6
+
+
+def test_labels_are_drawn_in_printable_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(cv2, "putText", lambda head, words, *rest: drawn.append(words))
+    image = np.zeros((9, 9, 3), np.float32)
+
+    strip([image, image], ["caf\udce9\n図 ü", "a ~b"], side=32)
+
+    assert drawn == ["caf??? ?", "a ~b"]

@@ -1,6 +1,7 @@
 """Writing a submission: whole and valid, or not at all."""
 
 import hashlib
+import os
 import resource
 import subprocess
 import sys
@@ -190,3 +191,17 @@ def test_writing_a_submission_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "False\n"
+
+
+def test_what_a_killed_submit_left_is_removed(contest: LocalContest, tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    parent = os.getppid()
+    kept = [f".unchecked-{parent}-s.csv", f"..unchecked-{parent}-s.csv.part-1f", ".unchecked-x"]
+    stale = [f".unchecked-{ended.pid}-a-b.csv", f"..unchecked-{ended.pid}-a-b.csv.part-1f"]
+    for name in (*kept, *stale):
+        (tmp_path / name).write_text("half")
+
+    submitted(contest, tmp_path / "s.csv")
+
+    assert {p.name for p in tmp_path.iterdir() if p.is_file()} == {*kept, "s.csv"}
