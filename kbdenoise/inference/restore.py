@@ -21,7 +21,7 @@ SMALLEST_TILE = 64
 _RAMP = 16  # px over which neighbouring tiles are blended, beside their margins
 _GLOBAL_MARGIN = 24  # px thrown away where a network sees the whole tile and no margin is exact
 _MEMORY_SHARE = 0.4  # of the free memory
-_MEMORY_CAP_BYTES = 3 * 1024**3 // 2
+_MEMORY_CAP_BYTES = 512 * 1024**2  # larger tiles are no faster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
