@@ -64,7 +64,7 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
     last_step, validate_every = session.config.optimiser.steps, session.config.validation.val_every
     save_every_s = seconds(session.config.validation.save_every, name="--save-every")
     if session.time_limit_s and not session.validation_s:
-        session.validation_s = _estimated_validation_s(session)
+        _plan_validation(session, progress)
     if not session.step:
         save(session)  # a run killed at any moment from now on can be resumed
     with closing(prefetch(session.sampler, start=session.step, stop=last_step)) as batches:
@@ -188,15 +188,24 @@ def _time_is_over(session: Session, clock: Clock) -> bool:
     return bool(limit) and clock.elapsed_s() >= limit - session.reserve_s
 
 
-def _estimated_validation_s(session: Session) -> float:
-    """How long a validation will take, from one picture of it."""
-    indices = session.validated
+def _plan_validation(session: Session, progress: Progress) -> None:
+    """Time one picture; where all would take over a third of the limit, score fewer, and say so."""
     started = time.monotonic()
     score_pictures(
-        _restorer(session), session.store, indices[:1], metric=session.metric, with_ssim=False
+        _restorer(session),
+        session.store,
+        session.validated[:1],
+        metric=session.metric,
+        with_ssim=False,
     )
     session.model.train()
-    return (time.monotonic() - started) * len(indices)
+    picture_s, wanted = time.monotonic() - started, len(session.validated)
+    affordable = max(1, int(session.time_limit_s / 3 / picture_s))
+    if affordable < wanted:
+        session.affordable_pictures = affordable
+        text = f"validations score {affordable} of {wanted} pictures: the time limit allows no more"
+        progress(Note(text=text))
+    session.validation_s = picture_s * len(session.validated)
 
 
 def _report(session: Session, clock: Clock, rate: float, progress: Progress) -> None:

@@ -57,6 +57,8 @@ class Session:
     skipped_steps: int = 0
     """Steps whose gradient was not finite."""
     skipped_in_a_row: int = 0
+    affordable_pictures: int = 0
+    """How many pictures a validation may score for the time limit's sake; 0 means all."""
     validation_s: float = 0.0
     """How long the newest validation took."""
     history: list[dict[str, float]] = field(default_factory=list)
@@ -68,8 +70,9 @@ class Session:
 
     @property
     def validated(self) -> tuple[int, ...]:
-        """The held-out pictures scored at validations: all, or an even choice of `val_images`."""
-        return evenly(self.split.held_out, self.config.validation.val_images)
+        """The held-out pictures scored at validations: all, or an even choice of some."""
+        chosen = evenly(self.split.held_out, self.config.validation.val_images)
+        return evenly(chosen, self.affordable_pictures)
 
     @property
     def reserve_s(self) -> float:
@@ -156,6 +159,7 @@ _COUNTERS = (
     "mean_loss",
     "skipped_steps",
     "skipped_in_a_row",
+    "affordable_pictures",
     "validation_s",
     "history",
 )
