@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TypeVar
 
 from kbdenoise.contests.contest import CONTEST_FILE, Contest
 from kbdenoise.data.pairs import Pair, natural
@@ -17,6 +18,9 @@ from kbdenoise.errors import DataError, SettingsError, nearest
 # NoisyOffice numbers its pages so that the remainder by three tells the part: TR and VA carry two
 # different texts, and the pages of TE are the test set of denoising-dirty-documents.
 _NOISYOFFICE_PARTS = {0: "VA", 1: "TE", 2: "TR"}
+
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,13 @@ def split_groups(
         train=tuple(i for i, group in enumerate(groups) if group not in held_out),
         held_out=tuple(i for i, group in enumerate(groups) if group in held_out),
     )
+
+
+def evenly(items: Sequence[Item], count: int) -> tuple[Item, ...]:
+    """`count` of the items, evenly spread; all of them for 0 or more than there are."""
+    if not count or count >= len(items):
+        return tuple(items)
+    return tuple(items[i * len(items) // count] for i in range(count))
 
 
 def _by_pattern(stem: str, pattern: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from kbdenoise.atomic import write_text
 from kbdenoise.data.pairs import find_pairs
+from kbdenoise.data.splits import evenly
 from kbdenoise.data.store import Store, open_store
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.classical import FILTERS, choose
@@ -176,7 +177,7 @@ def _baselines(
     chosen: Metric,
     progress: Progress,
 ) -> list[MethodScore]:
-    some = [train[i * len(train) // _FILTER_PAIRS] for i in range(min(_FILTER_PAIRS, len(train)))]
+    some = evenly(train, _FILTER_PAIRS)
     pairs = [(to_float(store.noisy(i)), to_float(store.clean(i))) for i in some]
     lines = []
     for name, one in FILTERS.items():

@@ -1,11 +1,11 @@
 """Look at a contest's pictures before training on them: figures in JSON and a contact sheet."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kbdenoise.contests.contest import LocalContest, open_contest
-from kbdenoise.data.pairs import Pair, pair_folders
+from kbdenoise.data.pairs import pair_folders
+from kbdenoise.data.splits import evenly
 from kbdenoise.data.summary import Summary, summarise
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import read_image, write_image
@@ -58,7 +58,7 @@ def inspect(
 def _draw_pairs(local: LocalContest) -> Path | None:
     """A sheet of some pairs, evenly chosen: noisy, clean, and what separates them."""
     strips = []
-    for pair in _some(pair_folders(local).pairs):
+    for pair in evenly(pair_folders(local).pairs, SHEET_ROWS):
         try:
             noisy = read_image(pair.noisy, channels=local.contest.channels)
             clean = read_image(pair.clean, channels=local.contest.channels)
@@ -75,7 +75,3 @@ def _draw_pairs(local: LocalContest) -> Path | None:
     path = local.folder / "pairs.png"
     write_image(path, stack(strips))
     return path
-
-
-def _some(pairs: Sequence[Pair]) -> list[Pair]:
-    return [pairs[i * len(pairs) // SHEET_ROWS] for i in range(min(SHEET_ROWS, len(pairs)))]

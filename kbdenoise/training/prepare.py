@@ -9,7 +9,7 @@ from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.pairs import find_pairs
 from kbdenoise.data.patches import PatchSampler
-from kbdenoise.data.splits import Split, group_names, split_groups
+from kbdenoise.data.splits import Split, evenly, group_names, split_groups
 from kbdenoise.data.store import Store, open_store
 from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import SettingsError
@@ -19,7 +19,7 @@ from kbdenoise.models.zoo import ModelInfo, build_model, describe_model, find_mo
 from kbdenoise.progress import Fact, Progress, counting
 from kbdenoise.runs.folder import Run, RunRecord, environment, now, write_json
 from kbdenoise.training.ema import WeightAverage
-from kbdenoise.training.session import Session, evenly
+from kbdenoise.training.session import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

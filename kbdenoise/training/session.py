@@ -5,7 +5,6 @@ weights files, so that a kill between two writes costs some repeated steps and n
 """
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import nn
 from kbdenoise.atomic import write_bytes
 from kbdenoise.config import TrainConfig, seconds
 from kbdenoise.data.patches import PatchSampler
-from kbdenoise.data.splits import Split
+from kbdenoise.data.splits import Split, evenly
 from kbdenoise.data.store import Store
 from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import DataError
@@ -83,13 +82,6 @@ class Session:
     def validated_step(self) -> int:
         """The step of the newest validation, 0 before the first."""
         return int(self.history[-1]["step"]) if self.history else 0
-
-
-def evenly(indices: Sequence[int], count: int) -> tuple[int, ...]:
-    """`count` of the indices, evenly spread; all of them for 0 or more than there are."""
-    if not count or count >= len(indices):
-        return tuple(indices)
-    return tuple(indices[i * len(indices) // count] for i in range(count))
 
 
 def save(session: Session, *, status: str = "running", stopped_by: str = "") -> None:
