@@ -3,10 +3,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check lint format types bench clean
+.PHONY: help demo test check lint format bench bench-models clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 15
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)
@@ -46,6 +46,9 @@ format: $(VENV)/installed-dev  ## format the code and sort its imports
 
 bench: $(VENV)/installed-dev  ## measure what README claims; results go to benchmarks/results/
 	$(BIN)/python -m benchmarks.pipeline
+
+bench-models: $(VENV)/installed-dev  ## README's table of models, about an hour; DOCUMENTS=FOLDER adds that contest
+	$(BIN)/python -m benchmarks.models $(if $(DOCUMENTS),--documents $(DOCUMENTS))
 
 clean:  ## remove the environment and what tools left behind
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

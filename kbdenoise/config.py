@@ -8,21 +8,50 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from kbdenoise.errors import SettingsError, nearest
 
 Config = TypeVar("Config", bound="TrainConfig | PredictConfig")
+_PAIR = re.compile(  # name=value, the value a list, a text in quotes, or a single word
+    r"""[\s,]*([\w.+-]+)\s*=\s*(\[[^][]*\]|\([^()]*\)|"[^"]*"|'[^']*'|[^][()"'=\s,]+)(?=[\s,]|$)"""
+)
 Preset = Literal["quick", "standard", "best"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 
 
-def setting(default: Any, help: str, *, min: float | None = None, max: float | None = None) -> Any:
-    """A field with its default, the sentence that explains it, and its range."""
-    return field(default=default, metadata={"help": help, "min": min, "max": max})
+def setting(
+    default: Any,
+    help: str,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """A field with its default, the sentence that explains it, and its range.
+
+    `parse` makes the value of a text, where people write it in a form that the type has not.
+    """
+    metadata = {"help": help, "min": min, "max": max, "parse": parse}
+    return field(default=default, metadata=metadata)
+
+
+def parameter_count(text: str) -> int:
+    """A number of parameters such as 10M, 500k, 1.5M or 10_000_000. Raises SettingsError."""
+    match = re.fullmatch(r"(\d+(?:[_,]\d+)*(?:\.\d+)?)([kKmMgG]?)", text.strip())
+    if match:
+        factor = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2].lower()]
+        value = Decimal(re.sub("[_,]", "", match[1])) * factor
+        if value == int(value):
+            return int(value)
+    raise SettingsError(
+        f"--max-params {text!r} is no number of parameters",
+        hint="write 10M, 500k, 1.5M, 10_000_000 or a plain whole number",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +61,16 @@ class ModelSettings:
     model: str = setting("kbnet-s", "Architecture; `kbdenoise models` lists them.")
     size: str = setting("", "Named size of the architecture; empty takes its first.")
     width: int = setting(0, "Channels at full resolution; 0 keeps the size's own.", min=0)
-    max_params: int = setting(0, "Refuse a model with more parameters; 0 means no limit.", min=0)
+    hyper: str = setting(
+        "", "Any hyper-parameters, winning over the size: 'encoder_blocks=[2,2,4] norm=none'."
+    )
+    init: str = setting("", "Weights file to start from; without --model it tells the model.")
+    max_params: int = setting(
+        0,
+        "Refuse a model with more parameters (10M, 500k); 0 leaves it to the contest's limit.",
+        min=0,
+        parse=parameter_count,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +144,9 @@ class TrainConfig:
             raise ValueError(
                 f"--min-lr {self.optimiser.min_lr:g} is above --lr {self.optimiser.lr:g}"
             )
+        width = parse_hyper(self.model.hyper).get("width", self.model.width)
+        if self.model.width and width != self.model.width:
+            raise ValueError(f"--width {self.model.width} contradicts width={width} of --hyper")
         seconds(self.optimiser.time_limit, name="--time-limit")
         seconds(self.validation.save_every, name="--save-every")
 
@@ -122,9 +163,19 @@ class TileSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSettings:
+    """Model"""
+
+    hyper: str = setting(
+        "", "Hyper-parameters that weights do not tell, such as 'noise_level=15' of drunet."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PredictConfig:
     """All that `predict`, `evaluate` and `submit` can be told about restoring."""
 
+    model: LoadSettings = field(default_factory=LoadSettings)
     tiles: TileSettings = field(default_factory=TileSettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
 
@@ -133,6 +184,7 @@ class PredictConfig:
             raise ValueError(
                 f"--overlap {self.tiles.overlap} must be smaller than --tile {self.tiles.tile}"
             )
+        parse_hyper(self.model.hyper)
 
 
 # What a resumed run may be told anew; everything else would make it another run.
@@ -257,14 +309,52 @@ def seconds(text: str, *, name: str) -> float:
     return float(3600 * hours + 60 * minutes + rest)
 
 
+def parse_hyper(text: str) -> dict[str, Any]:
+    """Hyper-parameters from pairs such as `encoder_blocks=[2,2,4] norm=none lightweight=true`.
+
+    Spaces or commas part them; a value that is not JSON is taken as text. Raises SettingsError
+    where the text cannot be read; whether a model has them is for its builder to say.
+    """
+    values: dict[str, Any] = {}
+    position = 0
+    while match := _PAIR.match(text, position):
+        name, value = match[1], match[2]
+        if name in values:
+            raise SettingsError(f"--hyper names {name} twice", hint="leave one of them out")
+        values[name] = _hyper_value(value)
+        position = match.end()
+    if rest := text[position:].strip(" ,\t\n"):
+        raise SettingsError(
+            f"--hyper cannot be read from '{rest}' on",
+            hint="write pairs such as 'encoder_blocks=[2,2,4] norm=none lightweight=true'",
+        )
+    return values
+
+
+def _hyper_value(text: str) -> Any:
+    if text in ("True", "False"):
+        return text == "True"
+    if text[0] in "'(":
+        text = text[1:-1] if text[0] == "'" else f"[{text[1:-1].rstrip(', ')}]"
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def _checked_section(kind: type, values: Mapping[str, Any], *, source: str) -> Any:
     """A section from its values. Raises SettingsError for a wrong type or a value out of range."""
     from pydantic import TypeAdapter, ValidationError  # 0.1 s that a help page can do without
 
+    parsed = {
+        f.name: f.metadata["parse"](values[f.name])
+        for f in fields(kind)
+        if f.metadata["parse"] and isinstance(values.get(f.name), str)
+    }
     try:
         # As JSON, where strict still lets a table become a dataclass and 1 a float, but neither
         # true nor "8" a number.
-        text = json.dumps(values, default=_native)
+        text = json.dumps({**values, **parsed}, default=_native)
         section: Any = TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]

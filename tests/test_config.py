@@ -12,6 +12,7 @@ from kbdenoise.config import (
     PRESETS,
     PredictConfig,
     TrainConfig,
+    parse_hyper,
     read_settings,
     replace_settings,
     resolve,
@@ -202,3 +203,61 @@ def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
         seconds(text, name="--time-limit")
 
     assert "1h30m" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {}),
+        (" , ", {}),
+        ("width=16", {"width": 16}),
+        (
+            "encoder_blocks=[2,2,4] norm=none lightweight=true",
+            {"encoder_blocks": [2, 2, 4], "norm": "none", "lightweight": True},
+        ),
+        ("encoder_blocks=[2, 2, 4],ffn_scale=1.5", {"encoder_blocks": [2, 2, 4], "ffn_scale": 1.5}),
+        ("blocks=(1, 2,), skip=False", {"blocks": [1, 2], "skip": False}),
+        ("norm = 'with-bias'\tblock=\"basic\"", {"norm": "with-bias", "block": "basic"}),
+        ("blocks=[]", {"blocks": []}),
+        ("noise_level=-1e-3", {"noise_level": -0.001}),
+    ],
+)
+def test_hyperparameters_are_read_from_pairs(text: str, expected: dict[str, Any]) -> None:
+    assert parse_hyper(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("width", "cannot be read from 'width' on"),
+        ("width=", "cannot be read from 'width=' on"),
+        ("width=8 norm", "cannot be read from 'norm' on"),
+        ("=8", "cannot be read from '=8' on"),
+        ("blocks=[1,2", r"cannot be read from 'blocks=\[1,2' on"),
+        ("blocks=[[1],2]", "cannot be read"),
+        ("a=1b=2", "cannot be read"),
+        ("a=[1]b=2", "cannot be read"),
+        ("width=8, width=16", "names width twice"),
+    ],
+)
+def test_hyperparameters_that_cannot_be_read_are_refused_from_there_on(
+    text: str, words: str
+) -> None:
+    with pytest.raises(SettingsError, match=words) as refused:
+        parse_hyper(text)
+
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_hyperparameters_survive_the_trip_through_toml(kind: type, tmp_path: Path) -> None:
+    hyper = "norm=\"a b\" blocks=[1, 2] path='C:\\x'"
+    path = tmp_path / "settings.toml"
+    path.write_text(to_toml(resolve(kind(), ("test", {"hyper": hyper}))), encoding="utf-8")
+
+    assert read_settings(kind, path)["hyper"] == hyper
+
+
+def test_two_widths_are_refused_with_both_values() -> None:
+    with pytest.raises(SettingsError, match="--width 8 contradicts width=16 of --hyper"):
+        resolve(TrainConfig(), ("settings", {"width": 8, "hyper": "width=16"}))

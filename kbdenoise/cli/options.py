@@ -230,7 +230,8 @@ def _setting_options(
             face = typer.Option(
                 *_switch(field.name, types[field.name]),
                 help=_unmarked(f"{field.metadata['help']} {_default(field, presets)}"),
-                metavar=_METAVARS.get(types[field.name]),
+                metavar="NUMBER" if field.metadata["parse"] else _METAVARS.get(types[field.name]),
+                parser=field.metadata["parse"],
                 min=field.metadata["min"],
                 max=field.metadata["max"],
                 show_default=False,

@@ -25,7 +25,7 @@ from kbdenoise.cli.words import duration, figure
 from kbdenoise.config import CHANGEABLE, TrainConfig
 
 if TYPE_CHECKING:
-    from kbdenoise.training.train import TrainResult
+    from kbdenoise.training.result import TrainResult
 
 
 @command(
@@ -78,7 +78,10 @@ def train(
         return
     if result.stopped_by == "interrupt":
         console.show(result, text=_text(result), short=result.run.name)
-        console.say(f"to go on: {follow('train', '--resume', result.run.name, runs=runs)}")
+        if result.resumable:
+            console.say(f"to go on: {follow('train', '--resume', result.run.name, runs=runs)}")
+        else:
+            console.say("nothing is lost: choosing a filter takes seconds; start it again")
         raise typer.Exit(INTERRUPTED)
     next_command = follow("evaluate", result.run.name, data=data, runs=runs)
     console.show(result, text=_text(result), short=result.run.name, next_command=next_command)

@@ -19,7 +19,9 @@ from torch import Tensor
 from kbdenoise.data.pairs import SKIP_FILE
 from kbdenoise.data.store import Store
 from kbdenoise.errors import SettingsError
-from kbdenoise.imaging.files import Pixels
+from kbdenoise.imaging.files import Pixels, to_pixels
+from kbdenoise.imaging.thumbnail import thumbnail
+from kbdenoise.models.spec import PAGE_SIDE
 
 Made = TypeVar("Made", covariant=True)
 
@@ -37,6 +39,8 @@ class Batch(NamedTuple):
 
     noisy: Pixels
     clean: Pixels
+    page: Pixels | None = None
+    """Of each patch its whole noisy picture, small and turned alike: uint16 [B, T, T, C]."""
 
 
 class Sampler(Protocol[Made]):
@@ -52,7 +56,8 @@ class PatchSampler:
     Every picture is drawn once a pass, whatever its size, in an order shuffled anew for each pass;
     a batch may reach into the next pass. The patch's place is uniform, and so is its turn: four
     right angles (`turns`), mirrored or not (`flips`); without `turns`, the flips are left to right
-    and top to bottom. Values are never interpolated.
+    and top to bottom. Values are never interpolated. With `pages`, each patch comes with the
+    thumbnail of its picture.
     With several processes, number `rank` of `n` takes the steps `step * n + rank`.
 
     Raises SettingsError if a picture is smaller than the patch.
@@ -68,6 +73,7 @@ class PatchSampler:
         seed: int,
         flips: bool = True,
         turns: bool = True,
+        pages: bool = False,
     ) -> None:
         _check(store, indices, patch=patch)
         self.store = store
@@ -75,6 +81,7 @@ class PatchSampler:
         self.patch = patch
         self.batch_size = batch
         self.seed = seed
+        self.pages = Pages(store) if pages else None
         self.turns = tuple(
             turn for turn in range(8) if (flips or turn < 4) and (turns or turn in _UPRIGHT[flips])
         )
@@ -82,7 +89,9 @@ class PatchSampler:
     def batch(self, step: int) -> Batch:
         """The patches of one optimiser step, counted from 0."""
         shape = (self.batch_size, self.patch, self.patch, self.store.channels)
-        made = Batch(np.empty(shape, self.store.dtype), np.empty(shape, self.store.dtype))
+        made = Batch(
+            np.empty(shape, self.store.dtype), np.empty(shape, self.store.dtype), self._no_pages()
+        )
         draws = np.random.default_rng([self.seed, _CUTS, step]).random((self.batch_size, 3))
         for slot, (u, v, w) in enumerate(draws.tolist()):
             picture = self._picture(step * self.batch_size + slot)
@@ -93,13 +102,40 @@ class PatchSampler:
             window = np.s_[top : top + self.patch, left : left + self.patch]
             turn_into(made.noisy[slot], self.store.noisy(picture)[window], turn=turn)
             turn_into(made.clean[slot], self.store.clean(picture)[window], turn=turn)
+            if self.pages is not None and made.page is not None:
+                turn_into(made.page[slot], self.pages.of(picture), turn=turn)
         return made
+
+    def _no_pages(self) -> Pixels | None:
+        """Room for the thumbnails of a batch, where they are wanted."""
+        shape = (self.batch_size, PAGE_SIDE, PAGE_SIDE, self.store.channels)
+        return None if self.pages is None else np.empty(shape, np.uint16)
 
     def _picture(self, draw: int) -> int:
         """The picture of the `draw`-th patch since the beginning."""
         done, position = divmod(draw, len(self.indices))
         order = _order(len(self.indices), seed=self.seed, number=done)
         return self.indices[int(order[position])]
+
+
+class Pages:
+    """Thumbnails of a store's noisy pictures, each made when it is first asked for, and kept.
+
+    In 16 bits, whatever the pictures' own depth, since a mean is finer than what it is made of:
+    25 kB a picture of three channels. Threads may ask side by side.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._kept: dict[int, Pixels] = {}
+
+    def of(self, picture: int) -> Pixels:
+        """uint16 [T, T, C], T being PAGE_SIDE."""
+        kept = self._kept.get(picture)
+        if kept is None:
+            small = thumbnail(self.store.noisy(picture), side=PAGE_SIDE)
+            kept = self._kept[picture] = to_pixels(small, bit_depth=16)
+        return kept
 
 
 @lru_cache(maxsize=8)

@@ -3,18 +3,19 @@
 The torch engine is here; other engines only need to offer the same `Restorer`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
 from kbdenoise.devices import DeviceChoice
-from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage
+from kbdenoise.models.build import describe_model
+from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import ModelCard, load_weights
-from kbdenoise.models.zoo import ModelInfo, describe_model
 
 
 class Restorer(Protocol):
@@ -36,8 +37,16 @@ class Restorer(Protocol):
     def bytes_per_pixel(self) -> float:
         """Estimated working memory for one pixel of input, in bytes."""
 
-    def __call__(self, noisy: FloatImage) -> FloatImage:
-        """Restore float32 [B, H, W, C] in [0, 1]; the result is not clipped."""
+    @property
+    def sees_page(self) -> bool:
+        """Whether it wants a thumbnail of the whole picture beside each part of it."""
+
+    def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
+        """Restore float32 [B, H, W, C] in [0, 1]; the result is not clipped.
+
+        `page` [B, PAGE_SIDE, PAGE_SIDE, C] is the thumbnail of what `noisy` was cut from, given
+        to those that want one; None means that `noisy` is all there is.
+        """
 
 
 class TorchRestorer:
@@ -64,23 +73,30 @@ class TorchRestorer:
         """How far, in pixels, an output pixel sees; None means the whole picture."""
         return self.info.receptive_field
 
+    @property
+    def sees_page(self) -> bool:
+        """Whether it wants a thumbnail of the whole picture beside each part of it."""
+        return self.info.sees_page
+
     @torch.inference_mode()
-    def __call__(self, noisy: FloatImage) -> FloatImage:
+    def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
         """Restore float32 [B, H, W, C] in [0, 1]; the result is not clipped."""
-        batch = torch.from_numpy(np.ascontiguousarray(noisy.transpose(0, 3, 1, 2)))
+        images = [noisy] if page is None else [noisy, page]
+        batches = [torch.from_numpy(np.ascontiguousarray(i.transpose(0, 3, 1, 2))) for i in images]
         with self.device.mixed_precision():
-            restored = self.model(batch.to(self.device.kind))  # [B, C, H, W]
+            restored = self.model(*(b.to(self.device.kind) for b in batches))  # [B, C, H, W]
         return np.ascontiguousarray(restored.float().cpu().numpy().transpose(0, 2, 3, 1))
 
 
-def load_restorer(weights: Path, *, device: DeviceChoice) -> tuple[TorchRestorer, ModelCard]:
-    """A restorer from a weights file of kbdenoise. Raises DataError for a broken file."""
-    if not weights.is_file():
-        raise DataError(
-            f"{weights} does not exist: the run has not been validated or saved yet",
-            hint="let it train on: kbdenoise train --resume " + weights.parent.name,
-        )
-    model, card = load_weights(weights)
+def load_restorer(
+    weights: Path, *, device: DeviceChoice, hyperparameters: Mapping[str, Any] | None = None
+) -> tuple[TorchRestorer, ModelCard]:
+    """A restorer from a weights file, ours or another that is recognised by its tensors.
+
+    `hyperparameters` are those that the file does not tell or that shall win over it. Raises
+    DataError for a broken file and SettingsError for hyper-parameters that do not suit it.
+    """
+    model, card = load_weights(weights, **(hyperparameters or {}))
     info = describe_model(card.model, channels=card.channels, **card.hyperparameters)
     return TorchRestorer(model, info=info, device=device), card
 

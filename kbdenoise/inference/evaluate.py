@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ import numpy as np
 
 from kbdenoise.atomic import write_text
 from kbdenoise.data.pairs import find_pairs
-from kbdenoise.data.splits import evenly
 from kbdenoise.data.store import Store, open_store
 from kbdenoise.errors import DataError
-from kbdenoise.imaging.classical import FILTERS, choose
+from kbdenoise.imaging.classical import FILTERS
 from kbdenoise.imaging.files import FloatImage, to_float, write_image
 from kbdenoise.imaging.metrics import Metric, metric
 from kbdenoise.imaging.panel import (
@@ -26,6 +26,7 @@ from kbdenoise.imaging.panel import (
     stack,
     strip,
 )
+from kbdenoise.inference.filters import BASELINES, choose_on, parameters_in_words
 from kbdenoise.inference.loading import contest_of, load_run
 from kbdenoise.inference.scoring import (
     ImageScore,
@@ -36,8 +37,6 @@ from kbdenoise.inference.scoring import (
 )
 from kbdenoise.progress import Advance, Progress, counting, silent
 from kbdenoise.runs.folder import read_json
-
-_FILTER_PAIRS = 12  # training pairs on which a filter's parameter is chosen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +121,11 @@ def evaluate(
     rows = _scored(loaded.restore, store, held_out, chosen, progress, "evaluate")
     untouched = score_pictures(lambda image: image, store, held_out, metric=chosen)
     table = [_method("doing nothing", untouched, chosen)]
+    model = loaded.run.read_record().model
     if baselines:
-        table += _baselines(store, train, held_out, chosen, progress)
-    table.append(_method(loaded.run.read_record().model, rows, chosen))
+        names = [name for name in BASELINES if name != model]
+        table += _baselines(names, store, train, held_out, chosen, progress)
+    table.append(_method(model, rows, chosen))
     worst_first = sorted(rows, key=lambda row: row.score, reverse=chosen.lower_is_better)
     folder = out or loaded.run.path
     scores_file, sheet_file = folder / "evaluation.csv", folder / "worst.png"
@@ -171,23 +172,20 @@ def _scored(
 
 
 def _baselines(
+    names: Sequence[str],
     store: Store,
     train: Sequence[int],
     held_out: Sequence[int],
     chosen: Metric,
     progress: Progress,
 ) -> list[MethodScore]:
-    some = evenly(train, _FILTER_PAIRS)
-    pairs = [(to_float(store.noisy(i)), to_float(store.clean(i))) for i in some]
+    """Filters with the parameters that suit the training pictures best."""
     lines = []
-    for name, one in FILTERS.items():
-        value = choose(one, pairs, metric=chosen)
-
-        def restore(image: FloatImage, apply: Any = one.apply, value: float = value) -> FloatImage:
-            return apply(image, value)  # type: ignore[no-any-return]
-
+    for name in names:
+        found, _pictures = choose_on(store, train, FILTERS[name], metric=chosen)
+        restore = partial(FILTERS[name].apply, **found.parameters)
         rows = _scored(restore, store, held_out, chosen, progress, name)
-        lines.append(_method(f"{name} ({one.parameter}: {value:g})", rows, chosen))
+        lines.append(_method(f"{name} ({parameters_in_words(found.parameters)})", rows, chosen))
     return lines
 
 

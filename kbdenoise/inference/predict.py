@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kbdenoise.config import parse_hyper
+from kbdenoise.contests.contest import LocalContest, open_contest
 from kbdenoise.devices import enough_memory
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import (
@@ -19,7 +21,7 @@ from kbdenoise.imaging.files import (
     suffix_rules,
     write_pixels,
 )
-from kbdenoise.inference.loading import Loaded, contest_of, load_run
+from kbdenoise.inference.loading import Loaded, contest_of, load_file, load_run
 from kbdenoise.inference.restore import restore_pixels
 from kbdenoise.progress import Advance, Fact, Progress, silent
 from kbdenoise.runs.folder import read_json, write_json
@@ -31,7 +33,9 @@ MANIFEST = "restored.json"
 class Prediction:
     """What `predict` wrote, or would write on a dry run."""
 
-    run: Path
+    run: Path | None
+    """None where the weights were named by themselves."""
+    weights: Path
     out: Path
     pictures: int
     """Pictures restored in this call."""
@@ -51,9 +55,10 @@ class _Job:
 
 
 def predict(
-    run: str = "last",
+    run: str | None = None,
     pictures: Sequence[Path] = (),
     *,
+    weights: Path | None = None,
     out: Path | None = None,
     name: str | Path | None = None,
     data: Path = Path("data"),
@@ -65,23 +70,22 @@ def predict(
 ) -> Prediction:
     """Restore pictures with a run's best weights and write them under their own names.
 
-    `pictures` are files or folders; empty means the test pictures of the run's contest (or of the
-    contest `name`). `out` defaults to submissions/RUN for the test set and to restored/ otherwise.
+    `run` is the newest where none is named; `weights` names a file instead, of kbdenoise or one
+    that is recognised by its tensors. `pictures` are files or folders; empty means the test
+    pictures of the run's contest (or of the contest `name`; None with `weights`: the only one in
+    `data`). `out` defaults to submissions/NAME, the run's or file's, for a test set and to
+    restored/ otherwise.
     Bit depth, gray or colour, alpha and format stay as they are in each file. A call that was
     stopped half-way goes on where it was. Further keyword arguments are settings of PredictConfig.
 
     Raises SettingsError before anything is overwritten (unless `force`) and DataError for a file
     that is no picture, before the first one is restored; damage further inside shows later.
     """
-    loaded = load_run(run, runs=runs, **settings)
-    sources = (
-        _sources(pictures)
-        if pictures
-        else list_images(contest_of(loaded.run, name, data=data).test)
-    )
+    loaded = _load(run, weights, runs=runs, settings=settings)
+    sources = _sources(pictures) if pictures else list_images(_contest(loaded, name, data).test)
     if not sources:
         raise DataError("there are no pictures to restore", hint="name image files or folders")
-    default = Path("restored") if pictures else Path("submissions") / loaded.run.name
+    default = Path("restored") if pictures else Path("submissions") / loaded.name
     folder = out or default
     jobs = _jobs(sources, folder)
     progress(Fact(label="device", text=loaded.device.text))
@@ -96,7 +100,8 @@ def predict(
             ledger.note(job)
         progress(Advance(task="restore", done=len(todo), total=len(todo)))
     return Prediction(
-        run=loaded.run.path,
+        run=loaded.origin.path if loaded.origin else None,
+        weights=loaded.weights,
         out=folder,
         pictures=len(todo),
         kept=len(jobs) - len(todo),
@@ -105,6 +110,24 @@ def predict(
         tiles="; ".join(sorted(plans)),
         device=loaded.device.kind,
     )
+
+
+def _load(run: str | None, weights: Path | None, *, runs: Path, settings: dict[str, Any]) -> Loaded:
+    if weights is None:
+        return load_run("last" if run is None else run, runs=runs, **settings)
+    if run is not None:
+        raise SettingsError(
+            f"the run {run} and the weights {weights} cannot both restore",
+            hint="name one of them",
+        )
+    return load_file(Path(weights), **settings)
+
+
+def _contest(loaded: Loaded, name: str | Path | None, data: Path) -> LocalContest:
+    """The contest whose test pictures are meant."""
+    if loaded.origin is None:
+        return open_contest(name, data=data)
+    return contest_of(loaded.origin, name, data=data)
 
 
 def _sources(pictures: Sequence[Path]) -> list[Path]:
@@ -183,11 +206,13 @@ class _Ledger:
 
 def _work(loaded: Loaded) -> dict[str, Any]:
     """What tells one restoration from another: the weights and how they are run."""
-    weights = loaded.run.best if loaded.run.best.is_file() else loaded.run.last
+    with loaded.weights.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    hyper = parse_hyper(loaded.config.model.hyper)
     return {
-        "run": loaded.run.name,
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "settings": asdict(loaded.config.tiles),
+        "run" if loaded.origin else "weights": loaded.name,
+        "weights_sha256": checksum,
+        "settings": asdict(loaded.config.tiles) | ({"hyper": hyper} if hyper else {}),
     }
 
 

@@ -14,8 +14,10 @@ from kbdenoise.config import TileSettings
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage, Pixels, as_float, to_pixels
 from kbdenoise.imaging.luma import luma
+from kbdenoise.imaging.thumbnail import thumbnail
 from kbdenoise.imaging.tiles import TilePlan, tile_starts, turn, turn_back, window
 from kbdenoise.inference.engines import Restorer
+from kbdenoise.models.spec import PAGE_SIDE
 
 SMALLEST_TILE = 64
 _RAMP = 16  # px over which neighbouring tiles are blended, beside their margins
@@ -103,8 +105,10 @@ def restored_bands(
 
     `source` is uint8, uint16 or float32 [H, W, 1 or 3]. A network for luma restores each channel
     of a colour picture by itself; a network for colour gets a gray picture three times and returns
-    the luma of its answer.
+    the luma of its answer. A restorer that sees the page gets the whole picture's thumbnail with
+    every tile.
     """
+    page = thumbnail(source, side=PAGE_SIDE) if restorer.sees_page else None  # [T, T, C]
     height, width, channels = source.shape
     tile = plan.tile or _up(max(height, width), restorer.multiple)
     rows = tile_starts(height, tile=tile, overlap=plan.overlap, multiple=restorer.multiple)
@@ -121,7 +125,7 @@ def restored_bands(
         grown[: len(pending)] = pending
         for x, weights in zip(columns, across, strict=True):
             cut = as_float(source[y : y + size, x : x + len(weights)])
-            restored = _restore_tile(cut, restorer, tta=tta)
+            restored = _restore_tile(cut, page, restorer, tta=tta)
             weight = down[index][:, None, None] * weights[None, :, None]  # [h, w, 1]
             grown[:, x : x + len(weights)] += restored * weight
         finished = (rows[index + 1] if index + 1 < len(rows) else height) - y
@@ -130,27 +134,40 @@ def restored_bands(
         pending = grown[finished:]
 
 
-def _restore_tile(image: FloatImage, restorer: Restorer, *, tta: bool) -> FloatImage:
-    """Restore one tile [h, w, C] of any size: pad by reflection, run, cut back."""
+def _restore_tile(
+    image: FloatImage, page: FloatImage | None, restorer: Restorer, *, tta: bool
+) -> FloatImage:
+    """Restore one tile [h, w, C] of any size: pad by reflection, run, cut back.
+
+    `page` is the whole picture's thumbnail, for a restorer that sees it.
+    """
     height, width, channels = image.shape
     pad = (-height % restorer.multiple, -width % restorer.multiple)
     padded = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="reflect")
     if restorer.channels == 1 and channels == 3:
-        planes = [_restore_tile(padded[..., c : c + 1], restorer, tta=tta) for c in range(3)]
+        pages = [None if page is None else page[..., c : c + 1] for c in range(3)]
+        planes = [
+            _restore_tile(padded[..., c : c + 1], pages[c], restorer, tta=tta) for c in range(3)
+        ]
         return np.concatenate(planes, axis=2)[:height, :width]
-    batch = _to_network(padded, restorer.channels)
+    images = [padded] if page is None else [padded, page]
+    batches = [_to_network(one, restorer.channels) for one in images]  # [1, h, w, C]
     if tta:
         # Turned copies go one after the other: they differ in shape and would double the memory.
-        total = sum(turn_back(restorer(np.ascontiguousarray(turn(batch, k))), k) for k in range(8))
+        total = sum(turn_back(restorer(*_turned(batches, k)), k) for k in range(8))
         restored: FloatImage = np.asarray(total, dtype=np.float32) / np.float32(8)
     else:
-        restored = restorer(batch)
+        restored = restorer(*batches)
     if not np.isfinite(restored).all():
         raise DataError(
             "the model answers with values that are not finite (NaN or infinity)",
             hint="its weights are damaged, or half precision overflowed: try --no-amp",
         )
     return _from_network(restored, channels)[:height, :width]
+
+
+def _turned(batches: list[FloatImage], index: int) -> list[FloatImage]:
+    return [np.ascontiguousarray(turn(batch, index)) for batch in batches]
 
 
 def _to_network(image: FloatImage, channels: int) -> FloatImage:

@@ -1,6 +1,7 @@
-"""What a model costs: parameters, and multiply-accumulates with kernel-basis attention counted.
+"""What a model costs: parameters, and multiply-accumulates with all kinds of attention counted.
 
-Published figures of KBNet count convolutions only; at width 16 that leaves out three quarters.
+Published figures of KBNet and Restormer count convolutions only; for KBNet-S at width 16 that
+leaves out three quarters.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from kbdenoise.models.channel_attention import ChannelAttention
 from kbdenoise.models.kba import KernelBasisAttention
 
 
@@ -18,11 +20,13 @@ class Macs:
 
     conv: int
     kernel_basis: int
+    attention: int = 0
+    """Products of queries, keys and values in channel attention."""
 
     @property
     def total(self) -> int:
-        """Both columns together."""
-        return self.conv + self.kernel_basis
+        """All columns together."""
+        return self.conv + self.kernel_basis + self.attention
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -35,15 +39,18 @@ def count_macs(model: nn.Module, *, channels: int, side: int) -> Macs:
 
     Nothing is computed: shapes alone go through the model, on torch's meta device.
     """
-    found = {"conv": 0, "kernel_basis": 0}
+    found = {"conv": 0, "kernel_basis": 0, "attention": 0}
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, KernelBasisAttention):
             found["kernel_basis"] += _kernel_basis_macs(*inputs)
+        elif isinstance(module, ChannelAttention):
+            found["attention"] += _channel_attention_macs(*inputs)
         else:
             found["conv"] += _layer_macs(module, inputs[0], output)
 
-    counted = nn.Conv2d | nn.ConvTranspose2d | nn.Linear | KernelBasisAttention
+    layers = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+    counted = layers | KernelBasisAttention | ChannelAttention
     hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, counted)]
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
@@ -71,3 +78,10 @@ def _kernel_basis_macs(x: Tensor, attention: Tensor, weight: Tensor, bias: Tenso
     pixels = x.shape[0] * x.shape[2] * x.shape[3]
     kernel_values = weight.numel() // attention.shape[1]
     return int(pixels * (weight.numel() + bias.numel() + kernel_values))
+
+
+def _channel_attention_macs(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor) -> int:
+    """Every channel of a head meets every other: once in the similarities, once in the mixing."""
+    pixels = query.shape[0] * query.shape[2] * query.shape[3]
+    per_pixel = query.shape[1] * (key.shape[1] + value.shape[1]) // temperature.shape[0]
+    return int(pixels * per_pixel)

@@ -1,155 +1,155 @@
 """Recognise a model, and every number it was built with, from the shapes of its tensors.
 
 The way in for weights that say nothing about themselves, such as the authors' own checkpoints.
+Every model's file knows its own tensors; here they are only asked in turn, with the prefixes that
+training codes leave before all names taken off one by one.
 """
 
-from collections.abc import Callable, Mapping
-from fractions import Fraction
-from itertools import count
-from math import ceil, isqrt
-from typing import Any
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from functools import cache
 
-from torch import Tensor
+from kbdenoise.errors import DataError, KbdenoiseError
+from kbdenoise.models.build import build_model
+from kbdenoise.models.spec import Recognised, State
+from kbdenoise.models.zoo import MODELS, find_model
 
-from kbdenoise.errors import DataError
+_STAGED = "restorer."  # names of a restorer's tensors behind a tone stage begin so
+_PREFIXES = ("_orig_mod.", "module.", "netG.", "generator.", "model.", "net.", "network.")
+_NETWORKS = ("netG.", "generator.", "model.", "net.", "network.")  # beside losses and critics
+_MOST_PREFIXES = 5  # before one another
+_LEAST_LIKENESS = 0.3  # share of names in common from which a model is worth naming
 
 
-def detect(state: Mapping[str, Tensor]) -> tuple[str, int, dict[str, Any]]:
-    """Which model named tensors belong to: its name, channels and hyper-parameters.
+def detect(state: State) -> tuple[str, Recognised]:
+    """Which model named tensors belong to, and how it was built.
 
-    Raises DataError when they belong to none that is known.
+    Names are taken as they are first, then without the prefixes that all of them share, so that
+    a model whose own names begin like a prefix is found too. Raises DataError when the tensors
+    belong to no known model, or contradict each other.
     """
-    for required, name, read in _SIGNATURES:
-        if all(key in state for key in required):
-            try:
-                channels, hyperparameters = read(state)
-            except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-                raise DataError(
-                    f"the tensors look like {name}, but do not fit together ({error})",
-                    hint="the file may be cut short or come from a changed network",
-                ) from error
-            return name, channels, hyperparameters
-    some = ", ".join(list(state)[:4])
-    raise DataError(
-        f"cannot tell which model these weights belong to; their first tensors are: {some}",
-        hint="known are " + ", ".join(name for _, name, _ in _SIGNATURES),
-    )
+    contradiction = None
+    for candidate in _peelings(state):
+        try:
+            found = _recognised(candidate)
+        except DataError as error:
+            contradiction = contradiction or error
+            continue
+        if found is not None:
+            return found
+    raise contradiction or _unknown(state)
 
 
-def _detect_kbnet_s(state: Mapping[str, Tensor]) -> tuple[int, dict[str, Any]]:
-    width, channels = state["intro.weight"].shape[:2]
-    levels = _length(state, "downs.{}.weight")
-    blocks = [name.removesuffix(".attgamma") for name in state if name.endswith(".attgamma")]
-    if not blocks:
-        raise ValueError("no block holds kernel-basis attention")
-    block = blocks[0]
-    c = state[f"{block}.ga1"].shape[1]
-    nset = state[f"{block}.attgamma"].shape[1]
-    group_channels, kernel = _basis_shape(
-        {state[f"{b}.ga1"].shape[1] for b in blocks}, state[f"{block}.w"].shape[2] // c
-    )
-    return channels, {
-        "width": width,
-        "encoder_blocks": tuple(
-            _length(state, f"encoders.{i}.{{}}.attgamma") for i in range(levels)
-        ),
-        "middle_blocks": _length(state, "middle_blks.{}.attgamma"),
-        "decoder_blocks": tuple(
-            _length(state, f"decoders.{i}.{{}}.attgamma") for i in range(levels)
-        ),
-        "lightweight": state[f"{block}.conv11.1.weight"].shape[-1] == 3,
-        "ffn_scale": _ffn_scale([state[f"{b}.conv4.weight"] for b in blocks]),
-        "nset": nset,
-        "group_channels": group_channels,
-        "kernel": kernel,
+def few(names: Collection[str], *, most: int = 3) -> str:
+    """The first of some names, and how many more there are: 'a, b, c and 4 more'."""
+    shown = ", ".join(list(names)[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
+
+
+def _recognised(state: State) -> tuple[str, Recognised] | None:
+    for name in _candidates(state):
+        try:
+            recognised = find_model(name).architecture().recognise(state)
+        except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+            reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+            raise DataError(
+                f"the tensors look like {name}, but do not fit together ({reason})",
+                hint="the file may be cut short or come from a changed network",
+            ) from error
+        if recognised is not None:
+            return name, recognised
+    return None
+
+
+def _candidates(state: State) -> list[str]:
+    staged = any(name.startswith(_STAGED) for name in state)
+    return [f"tone+{name}" for name in MODELS if name != "tone"] if staged else list(MODELS)
+
+
+def _peelings(state: State) -> Iterator[State]:
+    """The tensors as named, then with one shared prefix less at a time, then single networks."""
+    yield state
+    yield from _without_shared_prefixes(state)
+    for prefix in _NETWORKS:
+        part = _below(state, prefix)
+        if 0 < len(part) < len(state):
+            yield part
+            yield from _without_shared_prefixes(part)
+
+
+def _without_shared_prefixes(state: State) -> Iterator[State]:
+    for _ in range(_MOST_PREFIXES):
+        peeled = next(
+            (p for p in (_below(state, x) for x in _PREFIXES) if len(p) == len(state)), {}
+        )
+        if not peeled:
+            return
+        state = peeled
+        yield state
+
+
+def _below(state: State, prefix: str) -> State:
+    return {
+        name[len(prefix) :]: tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix) and name != prefix
     }
 
 
-def _basis_shape(widths: set[int], values: int) -> tuple[int, int]:
-    """Split `gc * k * k` values an output channel into gc, a divisor of all widths, and odd k.
-
-    Widths are multiples of four with few odd factors, so that one way fits; else the widest k.
-    """
-    kernel = max(
-        k
-        for k in range(1, isqrt(values) + 1, 2)
-        if values % k**2 == 0 and not any(width % (values // k**2) for width in widths)
+def _unknown(state: State) -> DataError:
+    """Name the model whose tensors are called most alike, and what it has more or less."""
+    best = max(_peelings(state), key=lambda candidate: _likeness(candidate)[0])
+    likeness, name, theirs = _likeness(best)
+    if likeness < _LEAST_LIKENESS:
+        return DataError(
+            f"cannot tell which model these weights belong to; their first tensors are: "
+            f"{few(list(state), most=4)}",
+            hint="known are " + ", ".join(MODELS),
+        )
+    mine = _patterns(best)
+    missing = [tensor for pattern, tensor in theirs.items() if pattern not in mine]
+    extra = [tensor for pattern, tensor in mine.items() if pattern not in theirs]
+    differences = [f"missing: {few(missing)}"] if missing else []
+    differences += [f"unknown: {few(extra)}"] if extra else []
+    return DataError(
+        f"these weights are of no known model; the nearest is {name}"
+        + "".join(f"; {difference}" for difference in differences),
+        hint=f"the file may be cut short or come from a changed {name}",
     )
-    return values // kernel**2, kernel
 
 
-def _ffn_scale(expansions: list[Tensor]) -> float:
-    """The shortest decimal s with `int(s * c)` hidden channels for every c: int() loses digits."""
-    pairs = {(tensor.shape[0], tensor.shape[1]) for tensor in expansions}
-    least = max(Fraction(hidden, c) for hidden, c in pairs)
-    for digits in range(17):
-        scale = float(Fraction(ceil(least * 10**digits), 10**digits))
-        if all(int(scale * c) == hidden for hidden, c in pairs):
-            return scale
-    raise ValueError("the feed-forward parts of its levels do not share one ffn_scale")
+def _likeness(state: State) -> tuple[float, str, dict[str, str]]:
+    """Share of names in common with the nearest model, its name, and its patterns of names."""
+    mine = _patterns(state)
+    nearest: tuple[float, str, dict[str, str]] = (0.0, "", {})
+    for name in _candidates(state):
+        for theirs in _variants(name):
+            likeness = len(mine.keys() & theirs) / len(mine.keys() | theirs)
+            nearest = max(nearest, (likeness, name, theirs), key=lambda found: found[0])
+    return nearest
 
 
-def _detect_dncnn(state: Mapping[str, Tensor]) -> tuple[int, dict[str, Any]]:
-    width, channels = state["model.0.weight"].shape[:2]
-    convs = [name for name, tensor in state.items() if tensor.ndim == 4]
-    last = max(convs, key=lambda name: int(name.split(".")[1]))
-    if state[last].shape[0] != channels:
-        raise ValueError(f"{channels} channels go in and {state[last].shape[0]} come out")
-    norm = "batch" if any(name.endswith("running_mean") for name in state) else "none"
-    return channels, {"depth": len(convs), "width": width, "norm": norm}
+@cache
+def _variants(name: str) -> tuple[dict[str, str], ...]:
+    """The patterns of names of a model, once for each of its sizes that differs in kind."""
+    import torch
+
+    kinds: list[dict[str, str | bool]] = []
+    for size in find_model(name).sizes.values():
+        kind = {key: value for key, value in size.items() if isinstance(value, str | bool)}
+        kinds += [kind] if kind not in kinds else []
+    variants = []
+    for kind in kinds:
+        with torch.device("meta"), suppress(KbdenoiseError):  # a kind may not suit default counts
+            names = build_model(name, channels=3, **kind).state_dict()
+            variants.append(_patterns(names))
+    return tuple(variants)
 
 
-def _detect_unet(state: Mapping[str, Tensor]) -> tuple[int, dict[str, Any]]:
-    width, channels = state["encoders.0.0.weight"].shape[:2]
-    joined = state["decoders.0.0.weight"]
-    return channels, {
-        "width": width,
-        "levels": _length(state, "downs.{}.weight"),
-        "convs": sum(1 for i in range(0, 1000, 2) if f"middle.{i}.weight" in state),
-        "skip": "concat" if joined.shape[1] == 2 * joined.shape[0] else "add",
-    }
-
-
-def _detect_res_unet(state: Mapping[str, Tensor]) -> tuple[int, dict[str, Any]]:
-    width = state["intro.weight"].shape[0]
-    widths = [width, *(down.shape[0] for down in _numbered(state, "downs.{}.weight"))]
-    levels = len(widths) - 1
-    capped = [w for level, w in enumerate(widths) if w < width * 2**level]
-    folded = state["intro.weight"].shape[1]
-    # The number of colours is 1 or 3, so the fold follows from their product.
-    channels = 1 if isqrt(folded) ** 2 == folded else 3
-    return channels, {
-        "width": width,
-        "widest": capped[0] if capped else max(widths),
-        "encoder_blocks": _blocks(state, "encoders", levels),
-        "middle_blocks": _length(state, "middle.{}.conv1.weight"),
-        "decoder_blocks": _blocks(state, "decoders", levels),
-        "fold": isqrt(folded // channels),
-    }
-
-
-def _blocks(state: Mapping[str, Tensor], side: str, levels: int) -> tuple[int, ...]:
-    return tuple(_length(state, f"{side}.{i}.{{}}.conv1.weight") for i in range(levels))
-
-
-def _numbered(state: Mapping[str, Tensor], pattern: str) -> list[Tensor]:
-    return [state[pattern.format(i)] for i in range(_length(state, pattern))]
-
-
-# Names of tensors that a model has and those listed after it have not.
-_SIGNATURES: list[
-    tuple[tuple[str, ...], str, Callable[[Mapping[str, Tensor]], tuple[int, dict[str, Any]]]]
-] = [
-    (
-        ("intro.weight", "ending.weight", "downs.0.weight", "ups.0.0.weight"),
-        "kbnet-s",
-        _detect_kbnet_s,
-    ),
-    (("intro.weight", "downs.0.weight", "middle.0.conv1.weight"), "res-unet", _detect_res_unet),
-    (("encoders.0.0.weight", "middle.0.weight", "ending.weight"), "unet", _detect_unet),
-    (("model.0.weight", "model.2.weight"), "dncnn", _detect_dncnn),
-]
-
-
-def _length(state: Mapping[str, Tensor], pattern: str) -> int:
-    return next(i for i in count() if pattern.format(i) not in state)
+def _patterns(names: Iterable[str]) -> dict[str, str]:
+    """Names without their numbers, as 'encoders.#.#.w', and the first name of each pattern."""
+    patterns: dict[str, str] = {}
+    for name in names:
+        patterns.setdefault(re.sub(r"\d+", "#", name), name)
+    return patterns

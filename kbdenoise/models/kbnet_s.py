@@ -4,11 +4,11 @@ Zhang et al., 'KBNet: Kernel Basis Network for Image Restoration', 2023 (arXiv:2
 Authors' code and weights: https://github.com/zhangyi-3/KBNet (MIT).
 
 Names of parameters and their shapes are the authors', so their checkpoints load. What differs:
-the network does not pad (the authors pad with zeros at the right and bottom, which the global
-pooling then sees); basis size, group width and kernel are arguments; kernel-basis attention runs
-under mixed precision; block counts are plain numbers and no class name is evaluated.
+see `u_shape` for the skeleton; basis size, group width, kernel and pooling window are arguments;
+kernel-basis attention runs under mixed precision; no class name is evaluated.
 """
 
+from itertools import product
 from math import isfinite
 
 import torch
@@ -16,94 +16,76 @@ from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
 from kbdenoise.models.kba import KernelBasisAttention
-from kbdenoise.models.layers import LayerNorm2d, SimpleGate, check_counts, check_image_batch
+from kbdenoise.models.layers import LayerNorm2d, MeanPool, SimpleGate, check_counts
+from kbdenoise.models.reading import basis_shape, shortest_scale
+from kbdenoise.models.spec import Architecture, Recognised, State
+from kbdenoise.models.u_shape import (
+    UShape,
+    check_pool_window,
+    read_u_shape,
+    u_shape_blocks,
+    u_shape_multiple,
+)
 
 _ATTENTION_WIDTH = 32  # most channels of the 3x3 convolution that makes the attention
+_MARKS = ("w", "b", "ga1", "attgamma", "conv211.weight")  # tensors that NAFNet's blocks lack
 _INITIAL_SCALE = 0.01  # of every learned branch weight: a new block is nearly the identity
 
 
-class KBNetS(nn.Module):
-    """Restores images [B, channels, H, W] in [0, 1]; the output is not clamped.
+def kbnet_s(
+    *,
+    channels: int = 3,
+    width: int = 16,
+    encoder_blocks: tuple[int, ...] = (2, 3, 4),
+    middle_blocks: int = 4,
+    decoder_blocks: tuple[int, ...] = (4, 3, 2),
+    lightweight: bool = False,
+    ffn_scale: float = 2.0,
+    nset: int = 32,
+    group_channels: int = 4,
+    kernel: int = 3,
+    pool_window: int = 0,
+) -> UShape:
+    """KBNet-S with fresh weights; see `UShape` for the numbers of the skeleton.
 
-    H and W must be multiples of `2 ** len(encoder_blocks)`. Level i of the U has
-    `width * 2**i` channels and `encoder_blocks[i]` blocks on the way down; `decoder_blocks` are
-    listed from the coarsest level up. `ffn_scale` is the widening of the feed-forward part,
-    `lightweight` swaps its sibling's grouped 5x5 for a depthwise 3x3. `nset` kernels of side
-    `kernel` form the basis of a block, each group of which mixes `group_channels` channels.
+    `ffn_scale` is the widening of the feed-forward part, `lightweight` swaps its sibling's grouped
+    5x5 for a depthwise 3x3. `nset` kernels of side `kernel` form the basis of a block, each group
+    of which mixes `group_channels` channels. `pool_window` px, at full resolution, is the side of
+    the window over which the channel attention pools in evaluation; 0 pools the whole image, as
+    training always does.
 
     Raises SettingsError for a combination that cannot be built.
     """
+    check_counts("kbnet-s", nset=nset, kernel=kernel)
+    check_pool_window("kbnet-s", pool_window, levels=len(encoder_blocks))
 
-    def __init__(
-        self,
-        *,
-        channels: int = 3,
-        width: int = 16,
-        encoder_blocks: tuple[int, ...] = (2, 3, 4),
-        middle_blocks: int = 4,
-        decoder_blocks: tuple[int, ...] = (4, 3, 2),
-        lightweight: bool = False,
-        ffn_scale: float = 2.0,
-        nset: int = 32,
-        group_channels: int = 4,
-        kernel: int = 3,
-    ) -> None:
-        super().__init__()
-        _check_levels(encoder_blocks, middle_blocks, decoder_blocks)
-        check_counts("kbnet-s", channels=channels, width=width, nset=nset, kernel=kernel)
-        self.channels = channels
-        self.multiple = 2 ** len(encoder_blocks)
+    def block(c: int) -> KBBlock:
+        return KBBlock(
+            c,
+            lightweight=lightweight,
+            ffn_scale=ffn_scale,
+            nset=nset,
+            group_channels=group_channels,
+            kernel=kernel,
+            pool_window=pool_window * width // c,
+        )
 
-        def blocks(count: int, at_width: int) -> nn.Sequential:
-            return nn.Sequential(
-                *(
-                    KBBlock(
-                        at_width,
-                        lightweight=lightweight,
-                        ffn_scale=ffn_scale,
-                        nset=nset,
-                        group_channels=group_channels,
-                        kernel=kernel,
-                    )
-                    for _ in range(count)
-                )
-            )
-
-        self.intro = nn.Conv2d(channels, width, 3, padding=1)
-        self.ending = nn.Conv2d(width, channels, 3, padding=1)
-        self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
-        self.ups, self.decoders = nn.ModuleList(), nn.ModuleList()
-        c = width
-        for count in encoder_blocks:
-            self.encoders.append(blocks(count, c))
-            self.downs.append(nn.Conv2d(c, 2 * c, 2, stride=2))
-            c *= 2
-        self.middle_blks = blocks(middle_blocks, c)
-        for count in decoder_blocks:
-            self.ups.append(nn.Sequential(nn.Conv2d(c, 2 * c, 1, bias=False), nn.PixelShuffle(2)))
-            c //= 2
-            self.decoders.append(blocks(count, c))
-
-    def forward(self, noisy: Tensor) -> Tensor:
-        """Restore a batch: [B, channels, H, W] -> the same shape."""
-        check_image_batch(noisy, channels=self.channels, multiple=self.multiple, model="kbnet-s")
-        x = self.intro(noisy)
-        skips = []
-        for encoder, down in zip(self.encoders, self.downs, strict=True):
-            x = encoder(x)
-            skips.append(x)
-            x = down(x)  # [B, c, h, w] -> [B, 2c, h/2, w/2]
-        x = self.middle_blks(x)
-        for up, decoder, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
-            x = up(x) + skip  # [B, 2c, h/2, w/2] -> [B, c, h, w]
-            x = decoder(x)
-        return self.ending(x) + noisy
+    return UShape(
+        name="kbnet-s",
+        channels=channels,
+        width=width,
+        encoder_blocks=encoder_blocks,
+        middle_blocks=middle_blocks,
+        decoder_blocks=decoder_blocks,
+        block=block,
+    )
 
 
 class KBBlock(nn.Module):
     """Multi-axis feature fusion, then a gated feed-forward part, both as residuals.
 
-    [B, c, H, W] -> [B, c, H, W]. Shapes and names follow the authors' block.
+    [B, c, H, W] -> [B, c, H, W]. Shapes and names follow the authors' block. `pool_window` counts
+    positions of the block's own level.
     """
 
     def __init__(
@@ -115,6 +97,7 @@ class KBBlock(nn.Module):
         nset: int,
         group_channels: int,
         kernel: int,
+        pool_window: int,
     ) -> None:
         super().__init__()
         hidden = int(ffn_scale * c) if isfinite(ffn_scale) else 0
@@ -132,7 +115,7 @@ class KBBlock(nn.Module):
         self.ga1, self.beta, self.gamma = _scale(c), _scale(c), _scale(c)
         self.norm1, self.norm2 = LayerNorm2d(c), LayerNorm2d(c)
 
-        self.sca = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(c, c, 1))
+        self.sca = nn.Sequential(MeanPool(window=pool_window), nn.Conv2d(c, c, 1))
         spatial = (
             nn.Conv2d(c, c, 3, padding=1, groups=c)
             if lightweight
@@ -158,9 +141,8 @@ class KBBlock(nn.Module):
         n = self.norm1(x)
         pooled = self.sca(n)  # [B, c, H, W] -> [B, c, 1, 1]
         convolved = self.conv11(n)
-        attention = self.conv2(n) * self.attgamma + self.conv211(
-            n
-        )  # [B, c, .., ..] -> [B, nset, ..]
+        # [B, c, H, W] -> [B, nset, H, W]
+        attention = self.conv2(n) * self.attgamma + self.conv211(n)
         u = self.conv21(self.conv1(n))
         mixed = self.kba(u, attention, self.w, self.b) * self.ga1 + u
         x = x + self.conv3(mixed * convolved * pooled) * self.beta
@@ -169,23 +151,6 @@ class KBBlock(nn.Module):
 
 def _scale(channels: int) -> nn.Parameter:
     return nn.Parameter(torch.full((1, channels, 1, 1), _INITIAL_SCALE))
-
-
-def _check_levels(
-    encoder_blocks: tuple[int, ...], middle_blocks: int, decoder_blocks: tuple[int, ...]
-) -> None:
-    counts = (*encoder_blocks, middle_blocks, *decoder_blocks)
-    if len(encoder_blocks) != len(decoder_blocks) or not encoder_blocks:
-        raise SettingsError(
-            f"kbnet-s has {len(encoder_blocks)} encoder_blocks and {len(decoder_blocks)} "
-            "decoder_blocks",
-            hint="give one number a level to each, and at least one level",
-        )
-    if min(counts) < 0 or max(counts) == 0:
-        raise SettingsError(
-            f"kbnet-s cannot have {list(counts)} blocks on its levels",
-            hint="give numbers from 0 up, not all of them 0",
-        )
 
 
 def _check_block(c: int, *, hidden: int, attention: int, group_channels: int) -> None:
@@ -202,3 +167,34 @@ def _check_block(c: int, *, hidden: int, attention: int, group_channels: int) ->
             f"ffn_scale gives kbnet-s {hidden} hidden channels at a level of {c}",
             hint="choose an ffn_scale that gives an even number at every level, such as 1.5 or 2",
         )
+
+
+def _recognise(state: State) -> Recognised | None:
+    blocks = u_shape_blocks(state)
+    if not any(f"{block}.{mark}" in state for block in blocks for mark in _MARKS):
+        return None
+    channels, hyperparameters = read_u_shape(state)
+    for block, mark in product(blocks, _MARKS):
+        if f"{block}.{mark}" not in state:
+            raise KeyError(f"{block}.{mark}")
+    block = blocks[0]
+    group_channels, kernel = basis_shape(
+        {(state[f"{b}.ga1"].shape[1], state[f"{b}.w"].shape[2]) for b in blocks}
+    )
+    expansions = [state[f"{b}.conv4.weight"].shape for b in blocks]
+    hyperparameters |= {
+        "lightweight": state[f"{block}.conv11.1.weight"].shape[-1] == 3,
+        "ffn_scale": shortest_scale({(shape[1], shape[0]) for shape in expansions}),
+        "nset": state[f"{block}.attgamma"].shape[1],
+        "group_channels": group_channels,
+        "kernel": kernel,
+    }
+    return Recognised(channels=channels, hyperparameters=hyperparameters, state=state)
+
+
+ARCHITECTURE = Architecture(
+    build=kbnet_s,
+    recognise=_recognise,
+    receptive_field=lambda h: None,
+    multiple=u_shape_multiple,
+)

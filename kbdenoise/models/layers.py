@@ -1,6 +1,7 @@
 """Small pieces that several architectures share."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
@@ -42,6 +43,54 @@ class SimpleGate(nn.Module):
         """Multiply the halves."""
         left, right = x.chunk(2, dim=1)
         return left * right
+
+
+class MeanPool(nn.Module):
+    """The mean of every channel over the image, or in evaluation over a window around each pixel.
+
+    [B, C, H, W] -> [B, C, 1, 1] while training or with `window` 0. Otherwise an axis of at most
+    `window` px becomes 1 long, and a longer one keeps its length: pixels nearer to an edge than
+    half a window take the mean of the last window that lies inside. The sums are taken in fp32 (or
+    fp64).
+
+    Source: Chu et al., 'Improving Image Restoration by Revisiting Global Information Aggregation',
+    2021 (arXiv:2112.04491). A network trained on small patches then meets the statistics that it
+    knows, however large the image is.
+    """
+
+    def __init__(self, *, window: int = 0) -> None:
+        super().__init__()
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Average `x`."""
+        if self.training or not self.window:
+            return x.mean((2, 3), keepdim=True)  # [B, C, H, W] -> [B, C, 1, 1]
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        rows = _sliding_mean(wide, axis=3, window=self.window)
+        out = _sliding_mean(rows, axis=2, window=self.window)
+        return out if wide is x else out.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """The window, for printing."""
+        return f"window={self.window}"
+
+
+def _sliding_mean(x: Tensor, *, axis: int, window: int) -> Tensor:
+    """Means over `window` neighbours along axis 2 or 3, the outermost repeated to the edges.
+
+    One axis at a time, because running sums of a whole image would outgrow fp32.
+    """
+    length = x.shape[axis]
+    if window >= length:
+        return x.mean(axis, keepdim=True)
+    before = (window - 1) // 2  # neighbours on the near side; an even window has one more behind
+    behind = window - 1 - before
+    sums = x.cumsum(axis)
+    ends = sums.narrow(axis, window - 1, length - window + 1)
+    starts = F.pad(sums.narrow(axis, 0, length - window), (1, 0) if axis == 3 else (0, 0, 1, 0))
+    edges = (before, behind, 0, 0) if axis == 3 else (0, 0, before, behind)
+    return F.pad((ends - starts) / window, edges, mode="replicate")
 
 
 def relu_conv(inputs: int, outputs: int) -> nn.Conv2d:

@@ -9,6 +9,7 @@ checkpoint has these names.
 """
 
 from itertools import pairwise
+from math import isqrt
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
 from kbdenoise.models.layers import check_counts, check_image_batch, relu_conv, zeroed
+from kbdenoise.models.reading import has_all, length, numbered
+from kbdenoise.models.spec import Architecture, Hyperparameters, Recognised, State
 
 # Pages are mostly white: their values are brought to about zero mean and unit deviation.
 _MEAN, _SCALE = 0.75, 0.2
@@ -97,3 +100,48 @@ class ResUNet(nn.Module):
 
 def _stage(channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+
+
+def _recognise(state: State) -> Recognised | None:
+    if not has_all(state, "intro.weight", "downs.0.weight", "middle.0.conv1.weight"):
+        return None
+    width = state["intro.weight"].shape[0]
+    widths = [width, *(down.shape[0] for down in numbered(state, "downs.{}.weight"))]
+    levels = len(widths) - 1
+    capped = [w for level, w in enumerate(widths) if w < width * 2**level]
+    folded = state["intro.weight"].shape[1]
+    # The number of colours is 1 or 3, so the fold follows from their product.
+    channels = 1 if isqrt(folded) ** 2 == folded else 3
+    return Recognised(
+        channels=channels,
+        hyperparameters={
+            "width": width,
+            "widest": capped[0] if capped else max(widths),
+            "encoder_blocks": _blocks(state, "encoders", levels),
+            "middle_blocks": length(state, "middle.{}.conv1.weight"),
+            "decoder_blocks": _blocks(state, "decoders", levels),
+            "fold": isqrt(folded // channels),
+        },
+        state=state,
+    )
+
+
+def _blocks(state: State, side: str, levels: int) -> tuple[int, ...]:
+    return tuple(length(state, f"{side}.{i}.{{}}.conv1.weight") for i in range(levels))
+
+
+def _radius(h: Hyperparameters) -> int:
+    """From the middle outwards: two 3x3 convolutions a block, then the two outer ones, the fold."""
+    radius: int = 2 * h["middle_blocks"]
+    for down, up in zip(reversed(h["encoder_blocks"]), reversed(h["decoder_blocks"]), strict=True):
+        radius = 2 * radius + 1 + 2 * (down + up)
+    fold: int = h["fold"]
+    return fold * (radius + 2) + fold - 1
+
+
+ARCHITECTURE = Architecture(
+    build=ResUNet,
+    recognise=_recognise,
+    receptive_field=_radius,
+    multiple=lambda h: int(h["fold"] * 2 ** len(h["encoder_blocks"])),
+)

@@ -1,107 +1,97 @@
-"""The table of models: which there are, how each is built, and what one has to know to run it.
+"""The table of models: which there are, who wrote them, and which sizes have names.
 
-Importing this module does not import torch; the architectures are imported when one is built.
-A new model is written in its own file and gets one entry in `MODELS`.
+Importing this module does not import torch; a model's file is imported when its entry is asked
+for its architecture. A new model is written in its own file and gets one entry in `MODELS`.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from kbdenoise.errors import SettingsError, nearest
-
-if TYPE_CHECKING:
-    from torch import nn
-
-Hyperparameters = Mapping[str, Any]
+from kbdenoise.models.spec import Architecture, Hyperparameters, ModelSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSpec:
-    """What is known of an architecture before it is built.
+def _kbnet_s() -> Architecture:
+    from kbdenoise.models.kbnet_s import ARCHITECTURE
 
-    `multiple` and `receptive_field` are functions of the complete hyper-parameters, see
-    `complete_hyperparameters`. A receptive field is the farthest distance, in px along a row or a
-    column, from which an input pixel reaches an output pixel.
-    """
-
-    architecture: "Callable[[], type[nn.Module]]"  # imports torch, so only when called
-    summary: str  # one line, for a table
-    paper: str
-    multiple: Callable[[Hyperparameters], int]  # image sides must be multiples of this, in px
-    receptive_field: Callable[[Hyperparameters], int | None]  # radius in px; None: unbounded
-    # "exact": tiles that overlap by the receptive field give the whole image's result;
-    # "global-pooling": every tile has its own pooled statistics, so tiles differ a little.
-    tiles: Literal["exact", "global-pooling"]
-    fp16: bool  # safe when the whole model is cast to half precision
-    fp16_autocast: bool  # safe under mixed precision in fp16
-    bf16_autocast: bool
-    sizes: Mapping[str, Hyperparameters] = field(default_factory=dict)  # named hyper-parameters
+    return ARCHITECTURE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
-    """What is known of a model with its hyper-parameters chosen. Lengths in px."""
+def _kbnet_l() -> Architecture:
+    from kbdenoise.models.kbnet_l import ARCHITECTURE
 
-    name: str
-    channels: int
-    hyperparameters: Hyperparameters
-    parameters: int
-    multiple: int
-    receptive_field: int | None
-    tiles: Literal["exact", "global-pooling"]
-    fp16: bool
-    fp16_autocast: bool
-    bf16_autocast: bool
-    macs_side: int  # the image side that the two counts below are for
-    conv_macs: int
-    kernel_basis_macs: int
-    summary: str
-    paper: str
+    return ARCHITECTURE
 
 
-def _kbnet_s() -> "type[nn.Module]":
-    from kbdenoise.models.kbnet_s import KBNetS
+def _nafnet() -> Architecture:
+    from kbdenoise.models.nafnet import ARCHITECTURE
 
-    return KBNetS
-
-
-def _dncnn() -> "type[nn.Module]":
-    from kbdenoise.models.dncnn import DnCNN
-
-    return DnCNN
+    return ARCHITECTURE
 
 
-def _unet() -> "type[nn.Module]":
-    from kbdenoise.models.unet import UNet
+def _restormer() -> Architecture:
+    from kbdenoise.models.restormer import ARCHITECTURE
 
-    return UNet
-
-
-def _unet_radius(h: Hyperparameters) -> int:
-    """From the middle outwards: 3x3 convolutions add 1 px each, a level doubles and adds 1."""
-    radius: int = h["convs"]
-    for _ in range(h["levels"]):
-        radius = 2 * radius + 1 + 2 * h["convs"]
-    return radius
+    return ARCHITECTURE
 
 
-def _res_unet() -> "type[nn.Module]":
-    from kbdenoise.models.res_unet import ResUNet
+def _res_unet() -> Architecture:
+    from kbdenoise.models.res_unet import ARCHITECTURE
 
-    return ResUNet
+    return ARCHITECTURE
 
 
-def _res_unet_radius(h: Hyperparameters) -> int:
-    """As for the U-Net, with two convolutions a block, the two outer ones, and the fold."""
-    radius: int = 2 * h["middle_blocks"]
-    for down, up in zip(reversed(h["encoder_blocks"]), reversed(h["decoder_blocks"]), strict=True):
-        radius = 2 * radius + 1 + 2 * (down + up)
-    fold: int = h["fold"]
-    return fold * (radius + 2) + fold - 1
+def _unet() -> Architecture:
+    from kbdenoise.models.unet import ARCHITECTURE
 
+    return ARCHITECTURE
+
+
+def _drunet() -> Architecture:
+    from kbdenoise.models.drunet import ARCHITECTURE
+
+    return ARCHITECTURE
+
+
+def _dncnn() -> Architecture:
+    from kbdenoise.models.dncnn import ARCHITECTURE
+
+    return ARCHITECTURE
+
+
+def _srresnet() -> Architecture:
+    from kbdenoise.models.srresnet import ARCHITECTURE
+
+    return ARCHITECTURE
+
+
+def _pix2pix() -> Architecture:
+    from kbdenoise.models.pix2pix import ARCHITECTURE
+
+    return ARCHITECTURE
+
+
+def _tone() -> Architecture:
+    from kbdenoise.models.tone import ARCHITECTURE
+
+    return ARCHITECTURE
+
+
+def _blocks(
+    encoder: tuple[int, ...], middle: int, decoder: tuple[int, ...], **more: Any
+) -> Hyperparameters:
+    return {
+        "encoder_blocks": encoder,
+        "middle_blocks": middle,
+        "decoder_blocks": decoder,
+        **more,
+    }
+
+
+_SIDD = _blocks((2, 2, 4, 8), 12, (2, 2, 2, 2))  # the block counts of KBNet-S and NAFNet
+_GOPRO = _blocks((1, 1, 1, 28), 1, (1, 1, 1, 1))  # of NAFNet for deblurring
+_DECK = _blocks((2, 3, 4), 4, (4, 3, 2), width=16)
+_DECK_4 = _blocks((2, 2, 2, 2), 4, (4, 2, 2, 2), width=16)
+_SMALL_TRANSFORMER = {"width": 16, "blocks": (1, 2, 2, 4), "refinement_blocks": 1}
 
 MODELS: dict[str, ModelSpec] = {
     "kbnet-s": ModelSpec(
@@ -109,70 +99,93 @@ MODELS: dict[str, ModelSpec] = {
         summary="U-shape with per-pixel mixed kernels; the best quality, for a GPU",
         paper="Zhang et al., 'KBNet: Kernel Basis Network for Image Restoration', 2023 "
         "(arXiv:2303.02881)",
-        multiple=lambda h: int(2 ** len(h["encoder_blocks"])),
-        receptive_field=lambda h: None,
+        source="https://github.com/zhangyi-3/KBNet",
+        licence="code and weights MIT",
         tiles="global-pooling",
-        fp16=False,
-        fp16_autocast=True,
-        bf16_autocast=True,
         sizes={
-            "deck": {
-                "width": 16,
-                "encoder_blocks": (2, 3, 4),
-                "middle_blocks": 4,
-                "decoder_blocks": (4, 3, 2),
-            },
-            "small": {
-                "width": 8,
-                "encoder_blocks": (1, 1, 1),
-                "middle_blocks": 1,
-                "decoder_blocks": (1, 1, 1),
-            },
-            "deck-4-levels": {
-                "width": 16,
-                "encoder_blocks": (2, 2, 2, 2),
-                "middle_blocks": 4,
-                "decoder_blocks": (4, 2, 2, 2),
-            },
-            "sidd": {
-                "width": 64,
-                "encoder_blocks": (2, 2, 4, 8),
-                "middle_blocks": 12,
-                "decoder_blocks": (2, 2, 2, 2),
-                "lightweight": True,
-                "ffn_scale": 1.5,
-            },
-            "gaussian": {
-                "width": 64,
-                "encoder_blocks": (2, 2, 4, 8),
-                "middle_blocks": 12,
-                "decoder_blocks": (2, 2, 2, 2),
-            },
+            "deck": _DECK,
+            "small": _blocks((1, 1, 1), 1, (1, 1, 1), width=8),
+            "deck-lightweight": {**_DECK, "lightweight": True},
+            "deck-4-levels": _DECK_4,
+            "deck-4-levels-lightweight": {**_DECK_4, "lightweight": True},
+            "sidd": {**_SIDD, "width": 64, "lightweight": True, "ffn_scale": 1.5},
+            "gaussian-colour": {**_SIDD, "width": 64},
+            "gaussian-gray": {**_SIDD, "width": 64},
+        },
+    ),
+    "kbnet-l": ModelSpec(
+        architecture=_kbnet_l,
+        summary="Restormer's U-shape with per-pixel mixed kernels; the largest, for a GPU",
+        paper="Zhang et al., 'KBNet: Kernel Basis Network for Image Restoration', 2023 "
+        "(arXiv:2303.02881)",
+        source="https://github.com/zhangyi-3/KBNet",
+        licence="code and weights MIT",
+        tiles="global-pooling",
+        sizes={"full": {}, "small": _SMALL_TRANSFORMER},
+    ),
+    "nafnet": ModelSpec(
+        architecture=_nafnet,
+        summary="U-shape of gated convolutions; near KBNet's quality at a fraction of its work",
+        paper="Chen et al., 'Simple Baselines for Image Restoration', 2022 (arXiv:2204.04676)",
+        source="https://github.com/megvii-research/NAFNet",
+        licence="code and weights MIT",
+        tiles="global-pooling",
+        sizes={
+            "deck": _DECK_4,
+            "sidd-32": {**_SIDD, "width": 32},
+            "sidd-64": {**_SIDD, "width": 64},
+            "gopro-32": {**_GOPRO, "width": 32},
+            "gopro-64": {**_GOPRO, "width": 64},
+            "gopro-32-local": {**_GOPRO, "width": 32, "pool_window": 384},
+            "gopro-64-local": {**_GOPRO, "width": 64, "pool_window": 384},
+        },
+    ),
+    "restormer": ModelSpec(
+        architecture=_restormer,
+        summary="U-shape of attention across channels; strong and slow",
+        paper="Zamir et al., 'Restormer: Efficient Transformer for High-Resolution Image "
+        "Restoration', 2022 (arXiv:2111.09881)",
+        source="https://github.com/swz30/Restormer",
+        licence="code and weights for academic, non-commercial use; written here from the paper",
+        tiles="global-pooling",
+        sizes={
+            "denoising": {},
+            "deraining": {"norm": "with-bias"},
+            "small": _SMALL_TRANSFORMER,
         },
     ),
     "dncnn": ModelSpec(
         architecture=_dncnn,
         summary="a plain stack of convolutions that predicts the noise; the classic baseline",
         paper="Zhang et al., 'Beyond a Gaussian Denoiser', 2017 (arXiv:1608.03981)",
-        multiple=lambda h: 1,
-        receptive_field=lambda h: int(h["depth"]),
+        source="https://github.com/cszn/DnCNN",
+        licence="code and weights MIT (https://github.com/cszn/KAIR)",
         tiles="exact",
-        fp16=False,
-        fp16_autocast=True,
-        bf16_autocast=True,
         sizes={"s": {"depth": 17}, "blind": {"depth": 20}, "merged": {"depth": 20, "norm": "none"}},
+    ),
+    "srresnet": ModelSpec(
+        architecture=_srresnet,
+        summary="a chain of residual blocks at full resolution, with the usual ablations",
+        paper="Ledig et al., 'Photo-Realistic Single Image Super-Resolution Using a Generative "
+        "Adversarial Network', 2017 (arXiv:1609.04802)",
+        source="none by the authors",
+        licence="no official code",
+        tiles="exact",
+        sizes={
+            "plain": {"norm": "none"},
+            "paper": {"input_skip": False},
+            "bottleneck": {"norm": "none", "block": "bottleneck"},
+            "small": {"norm": "none", "width": 32, "blocks": 8},
+        },
     ),
     "res-unet": ModelSpec(
         architecture=_res_unet,
         summary="residual U-Net at half resolution; learns most per second on a CPU",
         paper="after Zhang et al., 'Plug-and-Play Image Restoration with Deep Denoiser Prior', "
         "2021 (arXiv:2008.13751)",
-        multiple=lambda h: int(h["fold"] * 2 ** len(h["encoder_blocks"])),
-        receptive_field=_res_unet_radius,
+        source="ours",
+        licence="ours",
         tiles="exact",
-        fp16=False,
-        fp16_autocast=True,
-        bf16_autocast=True,
         sizes={
             "small": {},
             "large": {"width": 48, "widest": 384, "encoder_blocks": (2, 2, 2), "middle_blocks": 2},
@@ -180,21 +193,70 @@ MODELS: dict[str, ModelSpec] = {
     ),
     "unet": ModelSpec(
         architecture=_unet,
-        summary="a small residual U-Net without normalisation; the quickest on a CPU",
+        summary="the U-Net, padded, with an input skip; small ones are quick on a CPU",
         paper="after Ronneberger et al., 'U-Net', 2015 (arXiv:1505.04597)",
-        multiple=lambda h: int(2 ** h["levels"]),
-        receptive_field=_unet_radius,
+        source="https://lmb.informatik.uni-freiburg.de/people/ronneber/u-net",
+        licence="no official PyTorch code or weights",
         tiles="exact",
-        fp16=False,
-        fp16_autocast=True,
-        bf16_autocast=True,
-        sizes={"small": {"width": 16, "levels": 3}, "medium": {"width": 32, "levels": 3}},
+        sizes={
+            "small": {"width": 16, "levels": 3},
+            "medium": {"width": 32, "levels": 3},
+            "classic": {"width": 64, "levels": 4, "down": "pool", "norm": "batch"},
+        },
+    ),
+    "drunet": ModelSpec(
+        architecture=_drunet,
+        summary="residual U-Net without offsets; knows the noise level where it is told",
+        paper="Zhang et al., 'Plug-and-Play Image Restoration with Deep Denoiser Prior', 2021 "
+        "(arXiv:2008.13751)",
+        source="https://github.com/cszn/DPIR",
+        licence="code and weights MIT (https://github.com/cszn/KAIR)",
+        tiles="exact",
+        sizes={
+            "small": {"width": 16, "blocks": 2, "noise_map": False},
+            "plain": {"noise_map": False},
+            "paper": {},
+        },
+    ),
+    "pix2pix": ModelSpec(
+        architecture=_pix2pix,
+        summary="the U-Net generator of an image-to-image GAN, here trained by its pixel loss",
+        paper="Isola et al., 'Image-to-Image Translation with Conditional Adversarial Networks', "
+        "2017 (arXiv:1611.07004)",
+        source="https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix",
+        licence="code BSD-2; weights without stated terms",
+        tiles="exact",
+        sizes={"unet-256": {}, "unet-128": {"levels": 7}, "small": {"width": 16, "levels": 5}},
+    ),
+    "tone": ModelSpec(
+        architecture=_tone,
+        summary="one colour curve a channel for the whole page, from its thumbnail",
+        paper="after Gharbi et al., 'Deep Bilateral Learning for Real-Time Image Enhancement', "
+        "2017 (arXiv:1707.02880), its global branch alone",
+        source="ours",
+        licence="ours",
+        tiles="exact",
+        sees_page=True,
+        sizes={"curve": {"kind": "curve"}, "affine": {"kind": "affine"}},
     ),
 }
 
 
 def find_model(name: str) -> ModelSpec:
-    """The entry of `MODELS`. Raises SettingsError, with the nearest name, when there is none."""
+    """The entry of `MODELS`, or what `tone+NAME` makes of one.
+
+    Raises SettingsError, with the nearest name, when there is none.
+    """
+    if "+" in name:
+        from kbdenoise.models.chain import staged_spec
+
+        first, _, second = name.partition("+")
+        if first != "tone" or second not in MODELS or second == "tone":
+            raise SettingsError(
+                f"there is no model called {name!r}",
+                hint="the tone stage alone stands before another model, as in tone+kbnet-s",
+            )
+        return staged_spec(second, find_model(second))
     if name not in MODELS:
         raise SettingsError(f"there is no model called {name!r}", hint=nearest(name, MODELS))
     return MODELS[name]
@@ -209,99 +271,3 @@ def named_size(name: str, size: str) -> dict[str, Any]:
     if size not in sizes:
         raise SettingsError(f"{name} has no size called {size!r}", hint=nearest(size, sizes))
     return dict(sizes[size])
-
-
-def complete_hyperparameters(name: str, /, **hyperparameters: Any) -> dict[str, Any]:
-    """All hyper-parameters of a model but `channels`: those given, checked, and defaults.
-
-    A list becomes a tuple, and a whole number does for a float. Raises SettingsError for an
-    unknown model, an unknown hyper-parameter or a value of the wrong type. Imports torch.
-    """
-    architecture = find_model(name).architecture()
-    parameters = inspect.signature(architecture).parameters
-    defaults = {key: p.default for key, p in parameters.items() if key != "channels"}
-    for key in hyperparameters:
-        if key not in defaults:
-            raise SettingsError(
-                f"{name} has no hyper-parameter {key!r}",
-                hint=f"{nearest(key, defaults)} (it has: {', '.join(defaults)})",
-            )
-    types = get_type_hints(architecture.__init__)
-    given = {
-        key: _checked(value, types[key], where=f"{key} of {name}")
-        for key, value in hyperparameters.items()
-    }
-    return defaults | given
-
-
-def build_model(name: str, /, *, channels: int, **hyperparameters: Any) -> "nn.Module":
-    """A model of the table with fresh weights, drawn from torch's global random numbers.
-
-    Hyper-parameters that are not given take the architecture's defaults. Raises SettingsError for
-    an unknown model or hyper-parameter, a wrong type, or values that cannot be built.
-    """
-    complete = complete_hyperparameters(name, **hyperparameters)
-    checked = _checked(channels, int, where=f"channels of {name}")
-    try:
-        return find_model(name).architecture()(channels=checked, **complete)
-    except (RuntimeError, OverflowError) as error:  # sizes beyond what torch can count
-        raise SettingsError(
-            f"{name} cannot be built with these numbers: {error}", hint="choose smaller ones"
-        ) from error
-
-
-def describe_model(
-    name: str, /, *, channels: int, side: int = 256, **hyperparameters: Any
-) -> ModelInfo:
-    """What there is to know of a model, without spending memory on its weights.
-
-    `side` in px is the square image for which multiply-accumulates are counted; it is rounded up
-    to the model's multiple. Raises SettingsError as `build_model` does.
-    """
-    import torch
-
-    from kbdenoise.models.cost import count_macs, count_parameters
-
-    spec = find_model(name)
-    complete = complete_hyperparameters(name, **hyperparameters)
-    multiple = spec.multiple(complete)
-    side = -(-side // multiple) * multiple
-    with torch.device("meta"):
-        model = build_model(name, channels=channels, **complete)
-    macs = count_macs(model, channels=channels, side=side)
-    return ModelInfo(
-        name=name,
-        channels=channels,
-        hyperparameters=complete,
-        parameters=count_parameters(model),
-        multiple=multiple,
-        receptive_field=spec.receptive_field(complete),
-        tiles=spec.tiles,
-        fp16=spec.fp16,
-        fp16_autocast=spec.fp16_autocast,
-        bf16_autocast=spec.bf16_autocast,
-        macs_side=side,
-        conv_macs=macs.conv,
-        kernel_basis_macs=macs.kernel_basis,
-        summary=spec.summary,
-        paper=spec.paper,
-    )
-
-
-def _checked(value: Any, kind: Any, *, where: str) -> Any:
-    """The value as the annotated type. Raises SettingsError naming `where` it came from."""
-    if get_origin(kind) is Literal:
-        if value in get_args(kind):
-            return value
-        raise SettingsError(f"{where} is {value!r}", hint=nearest(str(value), get_args(kind)))
-    if get_origin(kind) is tuple:
-        if isinstance(value, list | tuple):
-            return tuple(_checked(item, get_args(kind)[0], where=where) for item in value)
-        raise SettingsError(f"{where} is {value!r}", hint="give a list of whole numbers")
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if fits and (kind is not float or isfinite(value)):
-        return value
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    raise SettingsError(f"{where} is {value!r}", hint=f"give {words[kind]}")

@@ -7,6 +7,7 @@ runs/2026-11-22_kbnet-s_brisk-otter/
   history.csv        the curve: one row a validation
   best.safetensors   weights that scored best      last.safetensors   newest weights
   state.pt           optimiser and the rest, for resume only
+  filter.toml        in place of all weights where the model is a classical filter
 """
 
 import json
@@ -122,6 +123,11 @@ class Run:
     def last(self) -> Path:
         """The newest weights."""
         return self.path / "last.safetensors"
+
+    @property
+    def filter_file(self) -> Path:
+        """A classical filter with its parameters, as TOML; a network's run has none."""
+        return self.path / "filter.toml"
 
     @property
     def state_file(self) -> Path:

@@ -7,10 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from kbdenoise.config import TileSettings, seconds
-from kbdenoise.data.patches import prefetch, to_tensor
+from kbdenoise.data.patches import Batch, prefetch, to_tensor
 from kbdenoise.devices import free_memory_bytes
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage
@@ -72,9 +71,9 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
             if asked_to_stop():
                 save(session, status="interrupted", stopped_by="interrupt")
                 return "interrupt"
-            noisy, clean = (to_tensor(p, device=session.device.kind) for p in next(batches))
+            batch = next(batches)
             rate = _set_rate(session, clock)
-            loss = _optimise(session, noisy, clean)
+            loss = _optimise(session, batch)
             session.step += 1
             if math.isfinite(loss):
                 session.average.update(session.model, step=session.step)
@@ -128,12 +127,15 @@ def validate(session: Session, *, rate: float, clock: Clock, progress: Progress)
     clock.reported_step = session.step
 
 
-def _optimise(session: Session, noisy: Tensor, clean: Tensor) -> float:
-    """One optimiser step on a batch [B, C, P, P]; returns the loss, NaN for a skipped step."""
+def _optimise(session: Session, batch: Batch) -> float:
+    """One optimiser step on a batch; returns the loss, NaN for a skipped step."""
+    device = session.device.kind
+    noisy, clean = (to_tensor(p, device=device) for p in (batch.noisy, batch.clean))  # [B, C, P, P]
+    seen = [noisy] if batch.page is None else [noisy, to_tensor(batch.page, device=device)]
     session.optimiser.zero_grad(set_to_none=True)
     buffers = [buffer.clone() for buffer in session.model.buffers()]
     with session.device.mixed_precision():
-        restored = session.model(noisy)  # [B, C, P, P]
+        restored = session.model(*seen)  # [B, C, P, P]
     loss = LOSSES[session.config.optimiser.loss](restored.float(), clean)
     session.scaler.scale(loss).backward()
     session.scaler.unscale_(session.optimiser)

@@ -1,11 +1,13 @@
 """Everything a training run needs before its first step: data, model, split, session."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from kbdenoise.config import TrainConfig
+from kbdenoise.config import TrainConfig, parse_hyper
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.pairs import find_pairs
 from kbdenoise.data.patches import PatchSampler
@@ -15,11 +17,26 @@ from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import SettingsError
 from kbdenoise.imaging.files import to_float
 from kbdenoise.imaging.metrics import Metric, metric
-from kbdenoise.models.zoo import ModelInfo, build_model, describe_model, find_model, named_size
+from kbdenoise.models.build import build_model, describe_model
+from kbdenoise.models.spec import ModelInfo
+from kbdenoise.models.weights import load_weights
+from kbdenoise.models.widest import smaller_hint
+from kbdenoise.models.zoo import find_model, named_size
 from kbdenoise.progress import Fact, Progress, counting
 from kbdenoise.runs.folder import Run, RunRecord, environment, now, write_json
 from kbdenoise.training.ema import WeightAverage
 from kbdenoise.training.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """A contest's pairs, decoded and split."""
+
+    local: LocalContest
+    store: Store
+    split: Split
+    groups: tuple[str, ...]
+    metric: Metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,19 +51,59 @@ class Material:
     info: ModelInfo
     metric: Metric
     device: DeviceChoice
+    start: nn.Module | None
+    """The network to start from, where there is one already."""
 
 
 def gather(
-    local: LocalContest, config: TrainConfig, device: DeviceChoice, progress: Progress
+    local: LocalContest,
+    config: TrainConfig,
+    device: DeviceChoice,
+    progress: Progress,
+    *,
+    info: ModelInfo | None = None,
 ) -> Material:
     """Check model, patch and pairs, open the store and draw the split; nothing of a run yet.
 
+    `info` is the model of a run that was begun before; otherwise the settings choose it.
     Raises SettingsError for settings that do not suit each other and DataError for broken data.
     """
     contest = local.contest
-    info = _model_info(config, contest.channels)
+    start = None
+    if info is None and config.model.init:
+        start, info = _started_model(config, local)
+    info = info or _model_info(config, contest.channels)
     _check_parameters(info, config.model.max_params or contest.max_parameters)
     _check_patch(info, config.data.patch)
+    pairs = open_pairs(local, config, progress)
+    material = Material(
+        local=local,
+        store=pairs.store,
+        split=pairs.split,
+        sampler=PatchSampler(
+            pairs.store,
+            pairs.split.train,
+            patch=config.data.patch,
+            batch=config.data.batch,
+            seed=config.data.seed,
+            flips=config.data.flips,
+            turns=config.data.turns,
+            pages=info.sees_page,
+        ),
+        groups=pairs.groups,
+        info=info,
+        metric=pairs.metric,
+        device=device,
+        start=start,
+    )
+    for fact in _facts(material, config):
+        progress(fact)
+    return material
+
+
+def open_pairs(local: LocalContest, config: TrainConfig, progress: Progress) -> Pairs:
+    """Find and decode the contest's pairs and draw the split. Raises DataError, SettingsError."""
+    contest = local.contest
     pairs = find_pairs(local)
     store = open_store(
         local, pairs, channels=contest.channels, progress=counting(progress, "read pictures")
@@ -59,42 +116,55 @@ def gather(
         seed=config.data.seed,
         holdout=contest.holdout,
     )
-    material = Material(
+    return Pairs(
         local=local,
         store=store,
         split=split,
-        sampler=PatchSampler(
-            store,
-            split.train,
-            patch=config.data.patch,
-            batch=config.data.batch,
-            seed=config.data.seed,
-            flips=config.data.flips,
-            turns=config.data.turns,
-        ),
         groups=tuple(groups),
-        info=info,
         metric=metric(contest.metric),
-        device=device,
     )
-    for fact in _facts(material, config):
-        progress(fact)
-    return material
 
 
 def _model_info(config: TrainConfig, channels: int) -> ModelInfo:
     size = config.model.size or next(iter(find_model(config.model.model).sizes))
-    hyperparameters = named_size(config.model.model, size)
-    if config.model.width:
-        hyperparameters["width"] = config.model.width
+    hyperparameters = named_size(config.model.model, size) | _own_hyperparameters(config)
     return describe_model(config.model.model, channels=channels, **hyperparameters)
 
 
+def _own_hyperparameters(config: TrainConfig) -> dict[str, Any]:
+    width = {"width": config.model.width} if config.model.width else {}
+    return width | parse_hyper(config.model.hyper)
+
+
+def _started_model(config: TrainConfig, local: LocalContest) -> tuple[nn.Module, ModelInfo]:
+    """The network of `--init`, which has to be the one that the other settings ask for."""
+    chosen, path = config.model, Path(config.model.init)
+    named = named_size(chosen.model, chosen.size) if chosen.size else {}
+    try:
+        model, card = load_weights(path, **(named | _own_hyperparameters(config)))
+    except SettingsError as error:
+        asked = {"--size": chosen.size, "--width": chosen.width, "--hyper": chosen.hyper}
+        options = " ".join(f"{option} {value}" for option, value in asked.items() if value)
+        raise SettingsError(f"{options}: {error.message}", hint=error.hint) from error
+    if card.channels != local.contest.channels:
+        kinds = {1: "gray", 3: "colour"}
+        have, need = (kinds.get(c, f"{c}-channel") for c in (card.channels, local.contest.channels))
+        raise SettingsError(
+            f"--init {path} holds a {card.model} for {have} pictures, but the contest "
+            f"{local.contest.slug} has {need} ones",
+            hint=f"choose weights for {need} pictures, or train without --init",
+        )
+    return model, describe_model(card.model, channels=card.channels, **card.hyperparameters)
+
+
 def _check_parameters(info: ModelInfo, limit: int) -> None:
+    """Refuse a model over the limit, and say what fits. A resumed run is checked again."""
     if limit and info.parameters > limit:
         raise SettingsError(
             f"{info.name} would have {info.parameters:,} parameters, above the limit of {limit:,}",
-            hint="choose a smaller --size or --width, or raise --max-params",
+            hint=smaller_hint(
+                info.name, channels=info.channels, limit=limit, **info.hyperparameters
+            ),
         )
 
 
@@ -107,38 +177,50 @@ def _check_patch(info: ModelInfo, patch: int) -> None:
         )
 
 
-def _facts(material: Material, config: TrainConfig) -> list[Fact]:
-    split, info = material.split, material.info
+def data_fact(pairs: Pairs | Material, config: TrainConfig) -> Fact:
+    """How many pairs there are, and which are held out."""
+    split = pairs.split
     fold = f"fold {config.data.fold} of {config.data.folds}"
-    if material.local.contest.holdout and config.data.fold == 0:
-        fold = "groups " + ", ".join(material.local.contest.holdout)
-    held_out_groups = len({material.groups[i] for i in split.held_out})
+    if pairs.local.contest.holdout and config.data.fold == 0:
+        fold = "groups " + ", ".join(pairs.local.contest.holdout)
+    held_out_groups = len({pairs.groups[i] for i in split.held_out})
+    return Fact(
+        label="data",
+        text=f"{pairs.local.contest.slug}: {len(split.train):,} pairs for training, "
+        f"{len(split.held_out):,} held out ({fold}, {held_out_groups:,} whole groups)",
+    )
+
+
+def _facts(material: Material, config: TrainConfig) -> list[Fact]:
+    info = material.info
     return [
-        Fact(
-            label="data",
-            text=f"{material.local.contest.slug}: {len(split.train):,} pairs for training, "
-            f"{len(split.held_out):,} held out ({fold}, {held_out_groups:,} whole groups)",
-        ),
+        data_fact(material, config),
         Fact(
             label="model",
-            text=f"{info.name}: {info.parameters:,} parameters, size multiple {info.multiple}",
+            text=f"{info.name}: {info.parameters:,} parameters, size multiple {info.multiple}"
+            + (f", from {config.model.init}" if material.start is not None else ""),
         ),
         Fact(label="device", text=material.device.text),
     ]
 
 
-def new_session(run: Run, material: Material, config: TrainConfig) -> Session:
-    """Write the run's fixed files and build the session with fresh weights."""
-    local, info, split = material.local, material.info, material.split
-    stems = material.store.stems
+def write_split(run: Run, pairs: Pairs | Material) -> None:
+    """Write which pictures are trained on, which are held out, and their groups."""
+    split, stems = pairs.split, pairs.store.stems
     write_json(
         run.split_file,
         {
             "train": [stems[i] for i in split.train],
             "held_out": [stems[i] for i in split.held_out],
-            "groups": dict(zip(stems, material.groups, strict=True)),
+            "groups": dict(zip(stems, pairs.groups, strict=True)),
         },
     )
+
+
+def new_session(run: Run, material: Material, config: TrainConfig) -> Session:
+    """Write the run's fixed files and build the session with fresh weights."""
+    local, info = material.local, material.info
+    write_split(run, material)
     record = RunRecord(
         contest=local.contest.slug,
         contest_folder=str(local.folder.resolve()),
@@ -158,10 +240,12 @@ def new_session(run: Run, material: Material, config: TrainConfig) -> Session:
 
 
 def build_session(run: Run, record: RunRecord, material: Material, config: TrainConfig) -> Session:
-    """A session before its first step, its weights drawn by the seed."""
+    """A session before its first step, its weights drawn by the seed or taken from a file."""
     torch.manual_seed(config.data.seed)
     info, device = material.info, material.device
-    model = build_model(info.name, channels=info.channels, **info.hyperparameters)
+    model = material.start
+    if model is None:
+        model = build_model(info.name, channels=info.channels, **info.hyperparameters)
     model = model.to(device.kind).train()
     return Session(
         run=run,
@@ -194,11 +278,11 @@ def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     )
 
 
-def untouched_score(material: Material, *, count: int = 0) -> float:
+def untouched_score(pairs: Pairs | Material, *, count: int = 0) -> float:
     """What the held-out pictures score as they are; `count` as in `evenly`."""
-    store, chosen = material.store, material.metric
+    store, chosen = pairs.store, pairs.metric
     scores, sizes = [], []
-    for i in evenly(material.split.held_out, count):
+    for i in evenly(pairs.split.held_out, count):
         noisy, clean = to_float(store.noisy(i)), to_float(store.clean(i))
         scores.append(chosen.score(noisy, clean))
         sizes.append(clean.size)

@@ -8,6 +8,10 @@ from kbdenoise.config import CHANGEABLE, TrainConfig, read_settings, resolve, se
 from kbdenoise.contests.contest import open_contest
 from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError, SettingsError, nearest
+from kbdenoise.imaging.classical import FILTERS
+from kbdenoise.models.build import describe_model
+from kbdenoise.models.spec import ModelInfo
+from kbdenoise.models.weights import read_card
 from kbdenoise.progress import Progress
 from kbdenoise.runs.folder import Run, RunRecord, find_run, read_json
 from kbdenoise.training.prepare import Material, build_session, gather
@@ -31,6 +35,11 @@ def resumed_session(
     """
     run = find_run(run_name, runs)
     record = run.read_record()
+    if record.model in FILTERS:
+        raise SettingsError(
+            f"the run {run.name} is of the filter {record.model}, which cannot be resumed",
+            hint=f"choosing takes seconds; do it anew: kbdenoise train --model {record.model}",
+        )
     before = _run_config(run)
     _check_changes(before, given, run)
     chosen = resolve(before, ("settings", given))
@@ -41,7 +50,7 @@ def resumed_session(
     if name is None and not folder.is_dir():
         name = record.contest  # the whole project has moved: look where contests usually lie
     local = open_contest(name, data=data) if name else open_contest(folder, data=folder.parent)
-    material = gather(local, chosen, device, progress)
+    material = gather(local, chosen, device, progress, info=_model_of(run))
     _check_same_data(run, record, material)
     session = build_session(run, record, material, chosen)
     load(session)
@@ -52,6 +61,14 @@ def resumed_session(
 def _run_config(run: Run) -> TrainConfig:
     settings = read_settings(TrainConfig, run.config_file)
     return resolve(TrainConfig(), (str(run.config_file), settings))
+
+
+def _model_of(run: Run) -> ModelInfo | None:
+    """The model as it was built, whatever its size is called today and wherever it came from."""
+    if not run.last.is_file():
+        return None
+    card = read_card(run.last)
+    return describe_model(card.model, channels=card.channels, **card.hyperparameters)
 
 
 def _check_changes(before: TrainConfig, given: Mapping[str, Any], run: Run) -> None:

@@ -20,8 +20,8 @@ from kbdenoise.data.store import Store
 from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.metrics import Metric
+from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import ModelCard, save_weights
-from kbdenoise.models.zoo import ModelInfo
 from kbdenoise.runs.folder import Run, RunRecord, now
 from kbdenoise.runs.history import write_history
 from kbdenoise.training.ema import WeightAverage

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,13 @@ from kbdenoise.devices import DeviceChoice, choose_device, enough_memory
 from kbdenoise.errors import KbdenoiseError, SettingsError, nearest
 from kbdenoise.progress import Fact, Progress, silent
 from kbdenoise.runs.folder import Status, create_run
+from kbdenoise.training.filters import is_filter, train_filter
 from kbdenoise.training.interrupt import StopRequest
 from kbdenoise.training.loop import run_steps
 from kbdenoise.training.prepare import Material, gather, new_session, untouched_score
+from kbdenoise.training.result import TrainResult
 from kbdenoise.training.resume import resumed_session
 from kbdenoise.training.session import Session
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult:
-    """What `train` made. Scores are in the contest metric's unit, over the held-out pictures."""
-
-    run: Path
-    metric: str
-    unit: str
-    best_score: float
-    best_step: int
-    untouched_score: float
-    """What the held-out pictures score as they are."""
-    steps: int
-    seconds: float
-    stopped_by: str
-    """'steps', 'time limit', 'interrupt' or 'dry run'."""
 
 
 def train(
@@ -85,7 +70,18 @@ def train(
     else:
         device = _device(given, config)
         chosen = effective_settings(preset, device.kind, config, given)
-        material = gather(open_contest(name, data=data), chosen, device, progress)
+        local = open_contest(name, data=data)
+        if is_filter(chosen.model.model):
+            return train_filter(
+                local,
+                chosen,
+                runs=runs,
+                run_name=run_name,
+                dry_run=dry_run,
+                started=started,
+                progress=progress,
+            )
+        material = gather(local, chosen, device, progress)
         if dry_run:
             return _dry_result(material)
         run = create_run(runs, model=chosen.model.model, name=run_name)
@@ -115,19 +111,40 @@ def _run(session: Session, progress: Progress) -> str:
 def effective_settings(
     preset: Preset, kind: str, config: Path | None, given: Mapping[str, Any]
 ) -> TrainConfig:
-    """Defaults < preset for this kind of device < the model's own < TOML file < what is given."""
+    """Defaults < preset for this kind of device < the model's own < TOML file < what is given.
+
+    The model is that of `init`, where that is given.
+    """
     if preset not in PRESETS:
         raise SettingsError(f"no preset is called '{preset}'", hint=nearest(preset, PRESETS))
     layer = PRESETS[preset]["cpu" if kind == "cpu" else "gpu"]
     from_file = read_settings(TrainConfig, config) if config is not None else {}
-    named = {"model": ModelSettings().model} | layer | from_file | dict(given)
+    start = _start({**from_file, **given})
+    named = {"model": ModelSettings().model} | layer | from_file | dict(given) | start
     return resolve(
         TrainConfig(),
         (f"preset {preset}", layer),
         (f"settings for {named['model']}", TUNED.get(str(named["model"]), {})),
         (str(config), from_file),
         ("settings", given),
+        ("--init", start),
     )
+
+
+def _start(asked: Mapping[str, Any]) -> dict[str, str]:
+    """What a weights file to start from settles: the model, and where the file lies."""
+    if not asked.get("init"):
+        return {}
+    from kbdenoise.models.weights import read_card
+
+    path = Path(str(asked["init"])).expanduser().resolve()
+    held = read_card(path).model
+    if asked.get("model", held) != held:
+        raise SettingsError(
+            f"--model {asked['model']} contradicts --init {path}, which holds a {held}",
+            hint="leave out one of them",
+        )
+    return {"model": held, "init": str(path)}
 
 
 def _device(given: Mapping[str, Any], config: Path | None) -> DeviceChoice:

@@ -447,3 +447,63 @@ def test_several_contests_are_asked_about_on_a_terminal(
 
     assert code == 0
     assert seen["name"] == "khu-descan"
+
+
+@pytest.fixture
+def theirs(workplace: Path) -> Path:
+    """A weights file as authors publish them."""
+    import torch
+
+    from kbdenoise.models.build import build_model
+
+    path = workplace / "theirs.pth"
+    model = build_model("dncnn", channels=3, depth=3, width=4)
+    torch.save({"net": {f"module.{k}": v for k, v in model.state_dict().items()}}, path)
+    return path
+
+
+def test_predict_takes_weights_and_then_every_word_is_a_picture(
+    capsys: Captured, pictures: Path, theirs: Path
+) -> None:
+    chosen = sorted(p for p in (pictures / "test").rglob("*.png"))[:2]
+
+    code = main(["predict", "--weights", str(theirs), *map(str, chosen), "--out", "w", "-q"])
+
+    assert code == 0, capsys.readouterr().err
+    assert {p.name for p in Path("w").glob("*.png")} == {p.name for p in chosen}
+
+
+def test_predict_with_weights_restores_a_contest_s_test_set(capsys: Captured, theirs: Path) -> None:
+    content = one_object(capsys, "predict", "-w", str(theirs), "--contest", "tiny", "--dry-run")
+
+    assert content["run"] is None
+    assert content["weights"] == str(theirs)
+    assert content["out"] == "submissions/theirs"
+
+
+def test_a_run_beside_weights_is_refused(capsys: Captured, theirs: Path, run_name: str) -> None:
+    code = main(["predict", run_name, "--weights", str(theirs)])
+
+    _, err = capsys.readouterr()
+    assert code == 2
+    assert f"there is no file {run_name}" in err
+    assert "leave out the run or --weights" in err
+
+
+def test_train_starts_from_weights_and_tells_so(capsys: Captured, theirs: Path) -> None:
+    words = ["train", "tiny", "--init", theirs.name, "--patch", "16", "--folds", "3", "--dry-run"]
+
+    code = main(words)
+
+    _, err = capsys.readouterr()
+    assert code == 0, err
+    assert "dncnn: " in err and f"from {theirs}" in err
+
+
+def test_train_names_a_hyperparameter_that_there_is_not(capsys: Captured, workplace: Path) -> None:
+    code = main(["train", "tiny", "--model", "dncnn", "--hyper", "dept=3", "--dry-run"])
+
+    _, err = capsys.readouterr()
+    assert code == 2
+    assert "dncnn has no hyper-parameter 'dept'" in err
+    assert "did you mean 'depth'?" in err

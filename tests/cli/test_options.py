@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
+import torch
 
 from kbdenoise.cli import complete
 from kbdenoise.cli.app import main
 from kbdenoise.cli.options import DATA, RUNS, SUBMISSIONS, option_name
 from kbdenoise.config import PRESETS, PredictConfig, TrainConfig, section_of
 from kbdenoise.contests.catalogue import CONTESTS
+from kbdenoise.models.build import build_model
 from kbdenoise.models.zoo import MODELS
 
 Captured = pytest.CaptureFixture[str]
@@ -78,9 +80,22 @@ def another(kind: Any, field: Any) -> Any:
         return field.default + 1 if kind is int else 0.9 * field.default
     if get_origin(kind) is not None:
         return next(choice for choice in get_args(kind) if choice not in (field.default, "auto"))
-    return {"model": "dncnn", "size": "deck"}.get(field.name, "90m")
+    return {
+        "model": "dncnn",
+        "size": "blind",
+        "hyper": "depth=3",
+        "init": str(Path("start.pth").resolve()),
+    }.get(field.name, "90m")
 
 
+@pytest.fixture
+def start() -> None:
+    """A weights file of the model that `another` names."""
+    model = build_model("dncnn", channels=3, depth=3, width=4)
+    torch.save(model.state_dict(), "start.pth")
+
+
+@pytest.mark.usefixtures("start")
 @pytest.mark.parametrize(
     ("command", "config"), [("train", TrainConfig), ("predict", PredictConfig)]
 )
@@ -200,7 +215,7 @@ def places() -> None:
     [
         ("kbdenoise tr", ["train"]),
         ("kbdenoise train --mod", ["--model"]),
-        ("kbdenoise train --model k", ["kbnet-s"]),
+        ("kbdenoise train --model k", ["kbnet-s", "kbnet-l"]),
         ("kbdenoise train --preset ", ["quick", "standard", "best"]),
         ("kbdenoise train --device ", ["auto", "cuda", "mps", "cpu"]),
         ("kbdenoise train ", ["demo", "my-contest"]),

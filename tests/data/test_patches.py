@@ -12,6 +12,8 @@ from kbdenoise.data.patches import PatchSampler, prefetch, to_tensor, turn_into
 from kbdenoise.data.store import Store, open_store
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import Pixels, write_pixels
+from kbdenoise.imaging.thumbnail import thumbnail
+from kbdenoise.models.spec import PAGE_SIDE
 
 SIZES = ((16, 16), (16, 40), (33, 17), (25, 29))
 
@@ -162,9 +164,61 @@ def test_no_pictures_are_an_error(store):
 
 
 @pytest.mark.parametrize(("channels", "bits"), [(1, 8), (3, 8), (3, 16)])
+def test_every_patch_comes_with_its_whole_picture_turned_alike(make_contest, channels, bits):
+    store = make_store(make_contest, channels=channels, bits=bits)
+    sampler = PatchSampler(store, range(4), patch=16, batch=40, seed=3, pages=True)
+
+    batch = sampler.batch(5)
+
+    assert batch.page.shape == (40, PAGE_SIDE, PAGE_SIDE, channels)
+    turns = set()
+    for patch, page in zip(batch.noisy, batch.page, strict=True):
+        picture, turn, _, _ = origin(patch, store)
+        small = turned(thumbnail(store.noisy(picture), side=PAGE_SIDE), turn)
+        np.testing.assert_allclose(page / 65535, small, rtol=0, atol=1e-5)
+        turns.add(turn)
+    assert turns == set(range(8))
+
+
+def test_pages_change_nothing_about_the_patches(store):
+    with_pages = PatchSampler(store, range(4), patch=12, batch=5, seed=7, pages=True)
+    without = PatchSampler(store, range(4), patch=12, batch=5, seed=7)
+
+    for step in (3, 0):
+        seeing, blind = with_pages.batch(step), without.batch(step)
+
+        np.testing.assert_array_equal(seeing.noisy, blind.noisy)
+        np.testing.assert_array_equal(seeing.clean, blind.clean)
+        assert blind.page is None
+
+
+def test_batches_with_pages_repeat_by_seed_and_step_whatever_came_before(store):
+    first = PatchSampler(store, range(4), patch=12, batch=5, seed=7, pages=True)
+    second = PatchSampler(store, range(4), patch=12, batch=5, seed=7, pages=True)
+    for step in (4, 0, 9):
+        first.batch(step)
+
+    np.testing.assert_array_equal(first.batch(3).page, second.batch(3).page)
+
+
+def test_a_pictures_page_is_made_once(store, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "kbdenoise.data.patches.thumbnail",
+        lambda pixels, side: made.append(pixels.shape) or thumbnail(pixels, side=side),
+    )
+    sampler = PatchSampler(store, [0, 1, 3], patch=16, batch=4, seed=1, pages=True)
+
+    for step in range(6):
+        sampler.batch(step)
+
+    assert sorted(made) == sorted(store.noisy(i).shape for i in (0, 1, 3))
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(1, 8), (3, 8), (3, 16)])
 def test_tensors_hold_the_pixels_in_image_units(make_contest, channels, bits):
     store = make_store(make_contest, channels=channels, bits=bits)
-    noisy, _ = PatchSampler(store, range(4), patch=16, batch=3, seed=0).batch(0)
+    noisy = PatchSampler(store, range(4), patch=16, batch=3, seed=0).batch(0).noisy
 
     tensor = to_tensor(noisy)
 

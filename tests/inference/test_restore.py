@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +9,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kbdenoise.config import TileSettings
+from kbdenoise.data.pairs import find_pairs
+from kbdenoise.data.patches import PatchSampler
+from kbdenoise.data.store import Store, open_store
 from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError
-from kbdenoise.imaging.files import FloatImage, to_pixels
+from kbdenoise.imaging.files import FloatImage, Pixels, to_float, to_pixels, write_pixels
+from kbdenoise.imaging.thumbnail import thumbnail
 from kbdenoise.imaging.tiles import TilePlan
 from kbdenoise.inference.engines import TorchRestorer
 from kbdenoise.inference.restore import plan_tiles, restore_image, restore_pixels, restored_bands
-from kbdenoise.models.zoo import build_model, describe_model
+from kbdenoise.models.build import build_model, describe_model
+from kbdenoise.models.spec import PAGE_SIDE
 
 GIB = 1024**3
 
@@ -27,10 +33,11 @@ class Fake:
     multiple: int = 8
     radius: int | None = 4
     bytes_per_pixel: float = 1000.0
+    sees_page: bool = False
     calls: int = 0
     largest: int = 0
 
-    def __call__(self, noisy: FloatImage) -> FloatImage:
+    def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
         assert noisy.shape[3] == self.channels
         assert noisy.shape[1] % self.multiple == 0
         assert noisy.shape[2] % self.multiple == 0
@@ -210,7 +217,7 @@ def test_stored_pixels_are_restored_and_rounded(bit_depth: int) -> None:
 
 def test_an_answer_that_is_not_finite_is_an_error() -> None:
     class Broken(Fake):
-        def __call__(self, noisy: FloatImage) -> FloatImage:
+        def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
             return noisy * np.float32("nan")
 
     with pytest.raises(DataError, match="not finite"):
@@ -219,10 +226,156 @@ def test_an_answer_that_is_not_finite_is_an_error() -> None:
 
 def test_answers_out_of_range_are_clipped() -> None:
     class Loud(Fake):
-        def __call__(self, noisy: FloatImage) -> FloatImage:
+        def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
             return noisy * 4 - 1
 
     restored = restore_image(picture(9, 9), Loud(), plan=TilePlan(tile=0, overlap=0))
 
     assert restored.min() >= 0
     assert restored.max() <= 1
+
+
+TONED: list[tuple[str, dict[str, Any]]] = [
+    ("tone", {"width": 4}),
+    ("tone", {"width": 4, "kind": "affine"}),
+    ("tone+dncnn", {"depth": 4, "width": 6, "norm": "none", "tone_width": 4}),
+]
+each_toned = pytest.mark.parametrize(("name", "hyperparameters"), TONED, ids=str)
+
+
+def uneven(height: int, width: int, channels: int = 3) -> FloatImage:
+    """Dark on the left and bright on the right, so that no part has the whole's tone."""
+    shade = np.linspace(0, 0.8, width, dtype=np.float32)[None, :, None]
+    return shade + 0.2 * picture(height, width, channels)
+
+
+@each_toned
+def test_every_tile_gets_the_tone_of_the_whole_page(
+    name: str, hyperparameters: dict[str, Any]
+) -> None:
+    restorer = random_restorer(name, **hyperparameters)
+    image = uneven(150, 203)
+
+    whole = restore_image(image, restorer, plan=TilePlan(tile=0, overlap=0))
+    plan = plan_tiles(
+        restorer, height=150, width=203, settings=TileSettings(tile=64), memory_bytes=GIB
+    )
+    tiled = restore_image(image, restorer, plan=plan)
+
+    assert plan.text == f"tiles of 64 px, overlap {plan.overlap} px"
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-5)
+    assert np.abs(whole - image).max() > 0.05  # the network does something
+    part = restore_image(image[:64, :64], restorer, plan=TilePlan(tile=0, overlap=0))
+    assert np.abs(part[:50, :50] - whole[:50, :50]).max() > 1e-3  # the page does matter
+
+
+@each_toned
+def test_patches_are_trained_with_the_tone_that_their_page_is_restored_with(
+    name: str, hyperparameters: dict[str, Any], make_contest: Any
+) -> None:
+    restorer = random_restorer(name, **hyperparameters)
+    local = make_contest(pages=0, tests=0)
+    for i in range(2):
+        write_pixels(local.noisy / f"{i}.png", to_pixels(uneven(120, 90 + i) * (0.5 + 0.5 * i)))
+        write_pixels(local.clean / f"{i}.png", to_pixels(uneven(120, 90 + i)))
+    store = open_store(local, find_pairs(local), channels=3)
+    # Upright: the encoder of the thumbnail is free to tell a page from its mirror image.
+    sampler = PatchSampler(
+        store, [0, 1], patch=48, batch=6, seed=0, flips=False, turns=False, pages=True
+    )
+    wholes = [restorer(to_float(store.noisy(i))[None])[0] for i in range(2)]
+
+    batch = sampler.batch(0)
+    assert batch.page is not None
+    restored = restorer(to_float(batch.noisy), to_float(batch.page))
+
+    for patch, result in zip(batch.noisy, restored, strict=True):
+        number, top, left = place(patch, store)
+        expected = wholes[number][top : top + 48, left : left + 48]
+        inner = np.s_[4:-4, 4:-4]  # farther than the receptive field reaches
+        np.testing.assert_allclose(result[inner], expected[inner], rtol=0, atol=1e-3)
+
+
+def place(patch: Pixels, store: Store) -> tuple[int, int, int]:
+    """Picture, top and left of an upright patch, found by looking everywhere."""
+    side = len(patch)
+    for number in range(len(store)):
+        noisy = store.noisy(number)
+        views = np.lib.stride_tricks.sliding_window_view(noisy, patch.shape)[:, :, 0]
+        for top, left in np.argwhere((views[..., 0, 0, :] == patch[0, 0]).all(axis=2)).tolist():
+            if (noisy[top : top + side, left : left + side] == patch).all():
+                return number, top, left
+    raise AssertionError("no picture holds this patch")
+
+
+def test_one_thumbnail_a_picture_turned_with_the_tiles() -> None:
+    seen: list[tuple[FloatImage, FloatImage]] = []
+
+    class Looking(Fake):
+        def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
+            assert page is not None
+            seen.append((noisy, page))
+            return noisy
+
+    image = uneven(64, 64)
+    small = thumbnail(image, side=PAGE_SIDE)
+
+    restore_image(image, Looking(sees_page=True), plan=TilePlan(tile=0, overlap=0), tta=True)
+
+    assert len(seen) == 8
+    assert len({page.tobytes() for _, page in seen}) == 8
+    for noisy, page in seen:  # 64 px wide, the thumbnail is the picture itself
+        np.testing.assert_allclose(page, noisy, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(seen[0][1][0], small, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("restorers", "pictures"), [(1, 3), (3, 1), (1, 1), (3, 3)])
+def test_the_thumbnail_has_the_channels_that_the_network_takes(
+    restorers: int, pictures: int
+) -> None:
+    seen: list[FloatImage] = []
+
+    class Looking(Fake):
+        def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
+            assert page is not None
+            assert page.shape == (1, PAGE_SIDE, PAGE_SIDE, self.channels)
+            seen.append(page[0])
+            return noisy
+
+    image = uneven(70, 90, pictures)
+    small = thumbnail(image, side=PAGE_SIDE)
+
+    restore_image(
+        image, Looking(sees_page=True, channels=restorers), plan=TilePlan(tile=64, overlap=16)
+    )
+
+    assert len(seen) == 4 * (3 if (restorers, pictures) == (1, 3) else 1)  # 2 x 2 tiles
+    planes = [small[..., c : c + 1] for c in range(3)] if len(seen) == 12 else [small]
+    for i, page in enumerate(seen):
+        expected = np.broadcast_to(planes[i % len(planes)], page.shape)
+        np.testing.assert_allclose(page, expected, rtol=0, atol=1e-6)
+
+
+def test_who_does_not_see_the_page_is_given_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("kbdenoise.inference.restore.thumbnail")
+
+    class Blind(Fake):
+        def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
+            assert page is None
+            return noisy
+
+    restore_image(uneven(70, 90), Blind(), plan=TilePlan(tile=64, overlap=16), tta=True)
+
+
+def test_a_page_costs_no_memory_that_grows_with_the_height() -> None:
+    peaks = []
+    for height in (1000, 20_000):
+        tall = np.zeros((height, 64, 1), np.uint8)
+        plan = TilePlan(tile=64, overlap=16, margin=4)
+        tracemalloc.start()
+        for _ in restored_bands(tall, Fake(channels=1, sees_page=True), plan=plan):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    assert peaks[1] < 1.5 * peaks[0]

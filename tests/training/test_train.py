@@ -16,6 +16,7 @@ import torch
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import write_image
+from kbdenoise.models.spec import PAGE_SIDE
 from kbdenoise.progress import Advance, Event, Note
 from kbdenoise.runs.folder import find_run, read_json
 from kbdenoise.runs.history import read_history
@@ -101,7 +102,7 @@ def test_two_runs_of_one_seed_give_the_same_weights(contest: LocalContest, tmp_p
         assert_equal_weights(first.run, third.run)
 
 
-@pytest.mark.parametrize("model", ["unet", "kbnet-s", "dncnn"])
+@pytest.mark.parametrize("model", ["unet", "kbnet-s", "dncnn", "tone", "tone+dncnn"])
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_resumed_run_is_bit_identical_to_one_never_stopped(
     contest: LocalContest, tmp_path: Path, model: str, ema: float
@@ -200,6 +201,33 @@ def test_training_brings_the_score_down(contest: LocalContest, tmp_path: Path) -
     result = train_tiny(contest, tmp_path / "runs", steps=150, val_every=50, lr=5e-3)
 
     assert result.best_score < 0.5 * result.untouched_score
+
+
+@pytest.mark.parametrize("model", ["tone", "tone+dncnn"])
+def test_a_model_that_sees_the_page_learns_its_tone(
+    contest: LocalContest, tmp_path: Path, model: str
+) -> None:
+    result = train_tiny(contest, tmp_path / "runs", model=model, steps=80, val_every=40, lr=5e-3)
+
+    assert result.best_score < 0.5 * result.untouched_score
+
+
+def test_the_whole_page_is_what_a_model_that_sees_it_is_trained_with(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kbdenoise.models import tone
+
+    seen: list[torch.Size] = []
+
+    def look(page: torch.Tensor, noisy: torch.Tensor) -> None:
+        seen.append(noisy.shape)
+        assert (page.mean((2, 3)) - noisy.mean((2, 3))).abs().max() < 0.25
+        assert not torch.equal(page, torch.nn.functional.adaptive_avg_pool2d(noisy, PAGE_SIDE))
+
+    monkeypatch.setattr(tone, "_check_page", look)
+    train_tiny(contest, tmp_path / "runs", model="tone", steps=3, ema=0.0)
+
+    assert [tuple(shape) for shape in seen if shape[0] == 2] == [(2, 3, 16, 16)] * 3
 
 
 @pytest.mark.parametrize(

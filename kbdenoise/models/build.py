@@ -1,0 +1,108 @@
+"""Build a model of the table from its name and hyper-parameters, or tell what it would cost."""
+
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from kbdenoise.errors import SettingsError, nearest
+from kbdenoise.models.spec import ModelInfo
+from kbdenoise.models.zoo import find_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def complete_hyperparameters(name: str, /, **hyperparameters: Any) -> dict[str, Any]:
+    """All hyper-parameters of a model but `channels`: those given, checked, and defaults.
+
+    A list becomes a tuple, and a whole number does for a float. Raises SettingsError for an
+    unknown model, an unknown hyper-parameter or a value of the wrong type. Imports torch.
+    """
+    options = find_model(name).architecture().options
+    for key in hyperparameters:
+        if key not in options:
+            raise SettingsError(
+                f"{name} has no hyper-parameter {key!r}",
+                hint=f"{nearest(key, options)} (it has: {', '.join(options)})",
+            )
+    given = {
+        key: _checked(value, options[key].kind, where=f"{key} of {name}")
+        for key, value in hyperparameters.items()
+    }
+    return {key: option.default for key, option in options.items()} | given
+
+
+def build_model(name: str, /, *, channels: int, **hyperparameters: Any) -> "nn.Module":
+    """A model of the table with fresh weights, drawn from torch's global random numbers.
+
+    Hyper-parameters that are not given take the architecture's defaults. Raises SettingsError for
+    an unknown model or hyper-parameter, a wrong type, or values that cannot be built.
+    """
+    complete = complete_hyperparameters(name, **hyperparameters)
+    checked = _checked(channels, int, where=f"channels of {name}")
+    try:
+        return find_model(name).architecture().build(channels=checked, **complete)
+    except (RuntimeError, OverflowError) as error:  # sizes beyond what torch can count
+        raise SettingsError(
+            f"{name} cannot be built with these numbers: {error}", hint="choose smaller ones"
+        ) from error
+
+
+def describe_model(
+    name: str, /, *, channels: int, side: int = 256, **hyperparameters: Any
+) -> ModelInfo:
+    """What there is to know of a model, without spending memory on its weights.
+
+    `side` in px is the square image for which multiply-accumulates are counted; it is rounded up
+    to the model's multiple. Raises SettingsError as `build_model` does.
+    """
+    import torch
+
+    from kbdenoise.models.cost import count_macs, count_parameters
+
+    spec = find_model(name)
+    architecture = spec.architecture()
+    complete = complete_hyperparameters(name, **hyperparameters)
+    with torch.device("meta"):
+        model = build_model(name, channels=channels, **complete)
+    multiple = architecture.multiple(complete)
+    side = -(-side // multiple) * multiple
+    macs = count_macs(model.eval(), channels=channels, side=side)
+    radius = architecture.receptive_field(complete)
+    return ModelInfo(
+        name=name,
+        channels=channels,
+        hyperparameters=complete,
+        parameters=count_parameters(model),
+        multiple=multiple,
+        receptive_field=radius,
+        tiles="global-pooling" if radius is None else spec.tiles,  # an instance norm pools too
+        sees_page=spec.sees_page,
+        fp16=spec.fp16,
+        fp16_autocast=spec.fp16_autocast,
+        bf16_autocast=spec.bf16_autocast,
+        macs_side=side,
+        conv_macs=macs.conv,
+        kernel_basis_macs=macs.kernel_basis,
+        attention_macs=macs.attention,
+        summary=spec.summary,
+        paper=spec.paper,
+    )
+
+
+def _checked(value: Any, kind: Any, *, where: str) -> Any:
+    """The value as the annotated type. Raises SettingsError naming `where` it came from."""
+    if get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return value
+        raise SettingsError(f"{where} is {value!r}", hint=nearest(str(value), get_args(kind)))
+    if get_origin(kind) is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(_checked(item, get_args(kind)[0], where=where) for item in value)
+        raise SettingsError(f"{where} is {value!r}", hint="give a list of whole numbers")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if fits and (kind is not float or isfinite(value)):
+        return value
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    raise SettingsError(f"{where} is {value!r}", hint=f"give {words[kind]}")

@@ -1,0 +1,301 @@
+"""What a model needs of memory, found without spending any.
+
+The shapes of one training step go through the model on torch's meta device, forward and backward,
+while every storage is followed from its birth to its end. Of the curve that this gives the highest
+point counts, with the weights and what the optimiser keeps of them added.
+
+What a library takes beside the tensors is not seen: cuDNN's workspace, an allocator's fragments.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from kbdenoise.models import kba
+
+_CONVOLUTION = torch.ops.aten.convolution.default
+_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingMemory:
+    """Bytes of a training step at the moment when they are most."""
+
+    weights_bytes: int
+    moments_bytes: int
+    """AdamW's two running means of every weight's gradient."""
+    average_bytes: int
+    """The averaged weights."""
+    gradients_bytes: int
+    activations_bytes: int
+    """The batch, and what the backward pass has left of `kept_bytes`."""
+    temporaries_bytes: int
+    """What lives within the backward pass only."""
+    kept_bytes: int
+    """What the forward pass ends with, the batch counted: the most that activations can be."""
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        kept = self.weights_bytes + self.moments_bytes + self.average_bytes
+        return kept + self.gradients_bytes + self.activations_bytes + self.temporaries_bytes
+
+
+def training_memory(
+    model: nn.Module, *, channels: int, patch: int, batch: int, amp: bool, average: bool = True
+) -> TrainingMemory:
+    """Estimate the memory of training a model that lies on the meta device, with AdamW.
+
+    The model is left in training mode, with gradients. `patch` in px is a multiple of the model's
+    own; `amp` means autocast to a type of two bytes; `average` that averaged weights are kept.
+    """
+    fixed = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())]
+    with _kernel_basis_on_meta(model.train(), amp=amp), _Ledger(fixed) as ledger:
+        noisy = torch.empty(batch, channels, patch, patch, device="meta")
+        clean = torch.empty_like(noisy)
+        with _autocast_on_meta(amp):
+            restored = model(noisy)
+        loss = (restored.float() - clean).square().mean()
+        del restored
+        ledger.mark()
+        loss.backward()
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
+    gradients = {p.grad.untyped_storage()._cdata for p in model.parameters() if p.grad is not None}
+    return _with_step(
+        TrainingMemory(
+            weights_bytes=weights + buffers,
+            moments_bytes=2 * weights,
+            average_bytes=(weights + buffers) * average,
+            kept_bytes=ledger.kept_bytes,
+            **ledger.peak(gradients),
+        ),
+        gradients_bytes=weights,
+    )
+
+
+def restoring_bytes(model: nn.Module, *, channels: int, side: int, amp: bool) -> int:
+    """Bytes of restoring one picture of `side` px on the meta device, the weights left out.
+
+    The model is left in evaluation mode. `side` is a multiple of the model's own.
+    """
+    fixed = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())]
+    with (
+        torch.no_grad(),
+        _kernel_basis_on_meta(model.eval(), amp=amp),
+        _Ledger(fixed) as ledger,
+        _autocast_on_meta(amp),
+    ):
+        model(torch.empty(1, channels, side, side, device="meta"))
+    return sum(ledger.peak(set()).values())
+
+
+def _with_step(memory: TrainingMemory, *, gradients_bytes: int) -> TrainingMemory:
+    """The optimiser's own step instead, where it needs more: all gradients, no activations."""
+    step = TrainingMemory(
+        weights_bytes=memory.weights_bytes,
+        moments_bytes=memory.moments_bytes,
+        average_bytes=memory.average_bytes,
+        gradients_bytes=gradients_bytes,
+        activations_bytes=0,
+        temporaries_bytes=0,
+        kept_bytes=memory.kept_bytes,
+    )
+    return max(memory, step, key=lambda m: m.total_bytes)
+
+
+class _Ledger(TorchDispatchMode):
+    """The births and ends of all storages but those known before, in their order.
+
+    oneDNN and cuDNN copy what a convolution reads and writes into a layout of their own and back;
+    these copies live while the convolution runs.
+    """
+
+    def __init__(self, known: list[torch.UntypedStorage]) -> None:
+        super().__init__()
+        self._alive: dict[int, weakref.ref[torch.UntypedStorage] | None] = {
+            storage._cdata: None for storage in known
+        }
+        self._events: list[tuple[int, int]] = []  # (serial number, bytes gained)
+        self._serial: dict[int, int] = {}  # address -> number of the newest storage there
+        self._forward_events = 0
+        self.kept_bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                self._note(tensor.untyped_storage())
+        if func is _CONVOLUTION or func is _CONVOLUTION_BACKWARD:
+            image, weight, result = args[0], args[1], out
+            if func is _CONVOLUTION_BACKWARD:  # its arguments begin with the result's gradient
+                result, image, weight = args[:3]
+            size = sum(t.numel() * t.element_size() for t in (image, weight, result))
+            number = len(self._events)
+            self._events += [(number, size), (number, -size)]
+        return out
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._alive:
+            return
+        number, size = len(self._events), storage.nbytes()
+
+        def end(_: object) -> None:
+            del self._alive[key]
+            self._events.append((number, -size))
+
+        self._events.append((number, size))
+        self._serial[key] = number
+        self._alive[key] = weakref.ref(storage, end)
+
+    def mark(self) -> None:
+        """What lives now counts as kept by the forward pass."""
+        self._forward_events = len(self._events)
+        self.kept_bytes = sum(size for _, size in self._events)
+
+    def peak(self, gradients: set[int]) -> dict[str, int]:
+        """Bytes by kind at the highest point; `gradients` are addresses of living storages."""
+        numbers = {self._serial[key] for key in gradients if key in self._serial}
+        kept: set[int] = set()
+        for number, size in self._events[: self._forward_events]:
+            (kept.add if size >= 0 else kept.discard)(number)
+        now = {"gradients_bytes": 0, "activations_bytes": 0, "temporaries_bytes": 0}
+        highest, total, most = dict(now), 0, 0
+        for number, size in self._events:
+            kind = "gradients" if number in numbers else "temporaries"
+            now["activations_bytes" if number in kept else f"{kind}_bytes"] += size
+            total += size
+            if total > most:
+                highest, most = dict(now), total
+        return highest
+
+
+class _KernelBasis(torch.autograd.Function):
+    """What kernel-basis attention keeps and makes, for tensors that are shapes only.
+
+    The operator itself answers a tensor on the meta device with an empty one, which remembers
+    nothing. Its blocks do run there, with the size that they have on a GPU; as one block is like
+    the next, only the first is run, beside the buffers of the whole batch.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        attention: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        groups: int,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        x, attention = x.to(dtype), attention.to(dtype)
+        ctx.save_for_backward(x, attention, weight, bias)
+        ctx.shape = shape = kba._shape_of(x, attention, weight, bias, groups=groups)
+        first = _first_block(x)
+        if first is None:
+            return kba._forward_in_blocks(x, attention, weight, bias, shape)
+        out, padded = torch.empty_like(x), kba._zero_padded(x, shape)
+        kba._forward_in_blocks(x[first], attention[first], weight, bias, shape)
+        del padded
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, attention, weight, bias = ctx.saved_tensors
+        grad, shape, first = grad.to(x.dtype), ctx.shape, _first_block(x)
+        if first is None:
+            grads = kba._backward_in_blocks(grad, x, attention, weight, bias, shape)
+            return *grads, None, None
+        padded = kba._zero_padded(x, shape)
+        grad_padded = torch.zeros_like(padded, dtype=torch.float32)
+        grad_attention = torch.empty_like(attention)
+        _, _, grad_weight, grad_bias = kba._backward_in_blocks(
+            grad[first], x[first], attention[first], weight, bias, shape
+        )
+        r = shape.kernel // 2
+        grad_x = grad_padded[:, :, r : r + x.shape[2], r : r + x.shape[3]]
+        return grad_x, grad_attention, grad_weight, grad_bias, None, None
+
+
+def _first_block(x: Tensor) -> tuple[slice, slice, slice] | None:
+    """Where the first of several blocks lies in [B, C, H, W]; None where one holds all."""
+    samples, rows = next(kba._blocks(x))
+    holds_all = samples.stop >= x.shape[0] and rows.stop >= x.shape[2]
+    return None if holds_all else (samples, slice(None), rows)
+
+
+@contextmanager
+def _kernel_basis_on_meta(model: nn.Module, *, amp: bool) -> Iterator[None]:
+    """Let the kernel-basis layers of a model run, inside of the context, on the meta device."""
+    layers = [m for m in model.modules() if isinstance(m, kba.KernelBasisAttention)]
+    dtype = torch.bfloat16 if amp else torch.float32
+    for layer in layers:
+
+        def forward(*tensors: Tensor, groups: int = layer.groups) -> Any:
+            return _KernelBasis.apply(*tensors, groups, dtype)
+
+        layer.forward = forward  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+_HALVED = {
+    torch.conv2d,
+    torch.conv_transpose2d,
+    torch.nn.functional.linear,
+    torch.matmul,
+    torch.bmm,
+    torch.einsum,
+    Tensor.matmul,
+    Tensor.__matmul__,
+    Tensor.bmm,
+}
+_WIDENED = {
+    torch.softmax,
+    torch.nn.functional.softmax,
+    Tensor.softmax,
+    torch.nn.functional.layer_norm,
+    torch.nn.functional.group_norm,
+    torch.nn.functional.normalize,
+}
+
+
+class _Autocast(TorchFunctionMode):
+    """Autocast's types on the meta device, where torch has none: products are halved."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        wanted = {True: torch.bfloat16, False: torch.float32}
+        if func in _HALVED or func in _WIDENED:
+            dtype = wanted[func in _HALVED]
+
+            def cast(value: Any) -> Any:
+                is_float = isinstance(value, Tensor) and value.is_floating_point()
+                return value.to(dtype) if is_float else value
+
+            args, kwargs = tree_map(cast, args), tree_map(cast, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _autocast_on_meta(amp: bool) -> Iterator[None]:
+    if not amp:
+        yield
+        return
+    with _Autocast():
+        yield
