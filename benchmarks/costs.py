@@ -12,7 +12,7 @@ from kbdenoise.models import known_costs
 from kbdenoise.models.build import describe_model
 from kbdenoise.models.zoo import MODELS, named_size
 
-_HEAD = '''"""What the named sizes cost, known without importing torch: 3 channels, 256x256 px.
+_HEAD = '''"""What the named sizes cost, known without importing torch: 256x256 px, 3 channels or 1.
 
 Written by `python -m benchmarks.costs`; a test holds every figure against the models themselves.
 """
@@ -39,7 +39,9 @@ def written() -> str:
     for name, spec in MODELS.items():
         lines.append(f'    "{name}": {{')
         for size in spec.sizes:
-            info = describe_model(name, channels=3, **named_size(name, size))
+            info = describe_model(
+                name, channels=spec.published_channels(size), **named_size(name, size)
+            )
             figures = (
                 info.parameters,
                 info.conv_macs,

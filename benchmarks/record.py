@@ -21,7 +21,7 @@ def write_result(name: str, figures: dict[str, Any], *, arguments: str = "") -> 
         "machine": machine(),
         "versions": {p: metadata.version(p) for p in ("torch", "numpy", "opencv-python", "pandas")}
         | {"python": platform.python_version()},
-        "commit": _commit(),
+        "commit": commit(),
         "command": f"python -m benchmarks.{name} {arguments}".strip(),
         "figures": figures,
     }
@@ -44,7 +44,8 @@ def machine() -> dict[str, Any]:
     return {"cpu": model, "cores": cores, "memory_gib": round(memory, 1)}
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The short name of the checkout's commit."""
     answer = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         capture_output=True,

@@ -40,9 +40,13 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+# 10_000_000, 10,000,000 or 1.5; a comma parts thousands, so that 1,5M is refused and not 15M.
+_COUNT = r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*)(?:\.[0-9]+)?)([kKmMgG]?)"
+
+
 def parameter_count(text: str) -> int:
     """A number of parameters such as 10M, 500k, 1.5M or 10_000_000. Raises SettingsError."""
-    match = re.fullmatch(r"(\d+(?:[_,]\d+)*(?:\.\d+)?)([kKmMgG]?)", text.strip())
+    match = re.fullmatch(_COUNT, text.strip())
     if match:
         factor = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2].lower()]
         value = Decimal(re.sub("[_,]", "", match[1])) * factor
@@ -211,6 +215,8 @@ PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
 # few pages learns print faster where it always stands upright, so it is neither turned nor flipped.
 TUNED: dict[str, dict[str, Any]] = {
     "res-unet": {"lr": 3e-3, "ema": 0.998, "warmup": 0.03, "flips": False, "turns": False},
+    # A page's tone shows in small patches as well as in large ones, and many pages teach it sooner.
+    "tone": {"patch": 64, "batch": 8, "loss": "l1", "lr": 3e-3, "ema": 0.998, "warmup": 0.03},
 }
 
 
@@ -228,8 +234,10 @@ def resolve(base: Config, *changes: tuple[str, Mapping[str, Any]]) -> Config:
                 raise SettingsError(
                     f"{source}: unknown setting '{name}'", hint=nearest(name, sections)
                 )
-            content[sections[name]][name] = value
-    return validated(type(base), content, source=" + ".join(source for source, _ in changes))
+            hyper = name == "hyper" and isinstance(value, Mapping)
+            content[sections[name]][name] = _hyper_text(value) if hyper else value
+    sources = [source for source, layer in changes if layer]
+    return validated(type(base), content, source=" + ".join(sources) or "settings")
 
 
 def read_settings(kind: type[Config], path: Path) -> dict[str, Any]:
@@ -319,6 +327,11 @@ def parse_hyper(text: str) -> dict[str, Any]:
     position = 0
     while match := _PAIR.match(text, position):
         name, value = match[1], match[2]
+        if name == "channels":
+            raise SettingsError(
+                "--hyper cannot set channels, which are the contest's",
+                hint="leave it out; a contest's channels stand in its contest.toml",
+            )
         if name in values:
             raise SettingsError(f"--hyper names {name} twice", hint="leave one of them out")
         values[name] = _hyper_value(value)
@@ -329,6 +342,13 @@ def parse_hyper(text: str) -> dict[str, Any]:
             hint="write pairs such as 'encoder_blocks=[2,2,4] norm=none lightweight=true'",
         )
     return values
+
+
+def _hyper_text(values: Mapping[str, Any]) -> str:
+    """Hyper-parameters given in Python as a mapping, in the form of `--hyper`."""
+    return " ".join(
+        f"{name}={json.dumps(value, default=_native)}" for name, value in values.items()
+    )
 
 
 def _hyper_value(text: str) -> Any:

@@ -12,6 +12,7 @@ from kbdenoise.config import (
     PRESETS,
     PredictConfig,
     TrainConfig,
+    parameter_count,
     parse_hyper,
     read_settings,
     replace_settings,
@@ -261,3 +262,20 @@ def test_hyperparameters_survive_the_trip_through_toml(kind: type, tmp_path: Pat
 def test_two_widths_are_refused_with_both_values() -> None:
     with pytest.raises(SettingsError, match="--width 8 contradicts width=16 of --hyper"):
         resolve(TrainConfig(), ("settings", {"width": 8, "hyper": "width=16"}))
+
+
+@pytest.mark.parametrize("text", ["1,5M", "10,0", "1,0000", "\u0661\u0660", "1.5", "-3"])
+def test_a_doubtful_number_of_parameters_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="no number of parameters"):
+        parameter_count(text)
+
+
+def test_hyper_parameters_may_be_a_mapping_in_python() -> None:
+    config = resolve(TrainConfig(), ("settings", {"hyper": {"depth": 5, "norm": "none"}}))
+
+    assert parse_hyper(config.model.hyper) == {"depth": 5, "norm": "none"}
+
+
+def test_channels_are_no_hyper_parameter() -> None:
+    with pytest.raises(SettingsError, match="cannot set channels"):
+        parse_hyper("channels=1 depth=3")

@@ -36,10 +36,11 @@ def runs(ctx: typer.Context) -> list[str]:
 
 
 def models() -> list[str]:
-    """Names of the model table."""
+    """Names of the model table and of the classical filters."""
+    from kbdenoise.imaging.classical.summaries import SUMMARIES
     from kbdenoise.models.zoo import MODELS
 
-    return list(MODELS)
+    return [*MODELS, *SUMMARIES]
 
 
 def keys_of_table(module: str, table: str) -> list[str]:

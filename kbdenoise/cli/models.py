@@ -7,7 +7,7 @@ import typer
 
 from kbdenoise.cli import complete
 from kbdenoise.cli.console import Console
-from kbdenoise.cli.filters import filter_summaries, filter_text, filters
+from kbdenoise.cli.filters import filter_text, filters
 from kbdenoise.cli.options import command, follow, group
 from kbdenoise.cli.portrait import portrait_text
 from kbdenoise.cli.words import Cell, table
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from kbdenoise.models.portrait import Portrait
     from kbdenoise.models.spec import ModelInfo, ModelSpec
 
-_KNOWN_SIDE, _KNOWN_CHANNELS = 256, 3  # what the costs of the named sizes are known for
+_KNOWN_SIDE = 256  # px that the costs of the named sizes are known for
 _MOST = 16_384  # px or pictures: shapes far beyond are more than torch can count
 
 
 @command("kbdenoise models list", "kbdenoise models list --quiet", name="models list")
 def list_(console: Console) -> None:
     """List the models and their sizes, and the classical filters."""
+    from kbdenoise.imaging.classical.summaries import SUMMARIES
     from kbdenoise.models.zoo import MODELS
 
     rows: list[dict[str, Cell]] = [
@@ -35,9 +36,8 @@ def list_(console: Console) -> None:
         }
         for name, spec in MODELS.items()
     ]
-    summaries = filter_summaries()
     filter_rows: list[dict[str, Cell]] = [
-        {"filter": name, "about": summary} for name, summary in summaries.items()
+        {"filter": name, "about": summary} for name, summary in SUMMARIES.items()
     ]
     content: list[dict[str, Any]] = []
     if console.as_json:
@@ -46,7 +46,7 @@ def list_(console: Console) -> None:
     console.show(
         {"models": content},
         text=f"{table(rows, width=console.width)}\n\n{table(filter_rows, width=console.width)}",
-        short="\n".join([*MODELS, *summaries]),
+        short="\n".join([*MODELS, *SUMMARIES]),
         next_command=f"kbdenoise models show {next(iter(MODELS))}",
     )
 
@@ -75,8 +75,9 @@ def show(
         typer.Option(metavar="TEXT", help="Any hyper-parameters: 'blocks=8 norm=none'."),
     ] = "",
     channels: Annotated[
-        int, typer.Option(metavar="INT", min=1, max=64, help="Channels of a picture.")
-    ] = _KNOWN_CHANNELS,
+        int,
+        typer.Option(metavar="INT", min=0, max=64, help="Channels of a picture; 0: the size's."),
+    ] = 0,
     side: Annotated[
         int,
         typer.Option(metavar="PX", min=1, max=_MOST, help="Side of the square that is restored."),
@@ -95,10 +96,15 @@ def show(
     ] = False,
 ) -> None:
     """Show a model: its paper, its hyper-parameters, its work, its memory and its parts."""
+    from kbdenoise.imaging.classical.summaries import SUMMARIES
     from kbdenoise.models.zoo import MODELS, find_model, named_size
 
-    known = filter_summaries()
-    if name in known:
+    if name in SUMMARIES:
+        if size_name or width or hyper or channels:
+            raise SettingsError(
+                f"{name} is a classical filter, without size, width, channels or hyper-parameters",
+                hint=f"kbdenoise models show {name} shows its parameters",
+            )
         facts = filters()[name]
         console.show(
             {"name": name, "kind": "filter", **facts},
@@ -108,7 +114,7 @@ def show(
         return
     if name not in MODELS and "+" not in name:
         raise SettingsError(
-            f"there is no model called {name!r}", hint=nearest(name, [*MODELS, *known])
+            f"there is no model called {name!r}", hint=nearest(name, [*MODELS, *SUMMARIES])
         )
     from kbdenoise.config import parse_hyper
     from kbdenoise.models.portrait import portray
@@ -120,7 +126,7 @@ def show(
         raise SettingsError(f"--width {width} contradicts width={own['width']} of --hyper")
     portrait = portray(
         name,
-        channels=channels,
+        channels=channels or spec.published_channels(chosen),
         side=side,
         patch=patch,
         batch=batch,
@@ -153,8 +159,11 @@ def _counted(names: list[str]) -> str:
 
 def _table_entry(name: str, spec: "ModelSpec") -> dict[str, Any]:
     known = _known(name)
-    sizes = {s: {"hyperparameters": h, **known.get(s, {})} for s, h in spec.sizes.items()}
-    return _facts(spec) | {"macs_side": _KNOWN_SIDE, "channels": _KNOWN_CHANNELS, "sizes": sizes}
+    sizes = {
+        s: {"channels": spec.published_channels(s), "hyperparameters": h, **known.get(s, {})}
+        for s, h in spec.sizes.items()
+    }
+    return _facts(spec) | {"macs_side": _KNOWN_SIDE, "sizes": sizes}
 
 
 def _facts(spec: "ModelSpec") -> dict[str, Any]:
@@ -168,9 +177,10 @@ def _sizes(name: str, spec: "ModelSpec", *, channels: int) -> dict[str, dict[str
     """Parameters and multiply-accumulates at 256 px of all named sizes."""
     from kbdenoise.models.build import describe_model
 
-    known = _known(name) if channels == _KNOWN_CHANNELS else {}
+    known = {} if channels else _known(name)
     return {
-        s: known.get(s) or _costs(describe_model(name, channels=channels, **h))
+        s: known.get(s)
+        or _costs(describe_model(name, channels=channels or spec.published_channels(s), **h))
         for s, h in spec.sizes.items()
     }
 

@@ -92,9 +92,11 @@ def _text(result: "TrainResult") -> str:
     score = "no score yet"
     if result.best_step:
         best, untouched = figure(result.best_score), figure(result.untouched_score)
-        score = f"{result.metric} {best} {result.unit} at step {result.best_step:,}"
+        word = "step" if result.resumable else "try"
+        score = f"{result.metric} {best} {result.unit} at {word} {result.best_step:,}"
         score += f" · untouched {untouched}"
+    words = "steps" if result.resumable else "tries"
     return (
         f"✓ {result.run}   {score}\n"
-        f"  {result.steps:,} steps in {duration(result.seconds)}, ended by: {result.stopped_by}"
+        f"  {result.steps:,} {words} in {duration(result.seconds)}, ended by: {result.stopped_by}"
     )

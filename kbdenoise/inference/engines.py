@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from kbdenoise.devices import DeviceChoice
+from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage
 from kbdenoise.models.build import describe_model
 from kbdenoise.models.spec import ModelInfo
@@ -97,6 +98,11 @@ def load_restorer(
     DataError for a broken file and SettingsError for hyper-parameters that do not suit it.
     """
     model, card = load_weights(weights, **(hyperparameters or {}))
+    if card.channels not in (1, 3):
+        raise DataError(
+            f"{weights} holds a {card.model} for pictures of {card.channels} channels",
+            hint="only gray and colour pictures can be restored: use weights for 1 or 3 channels",
+        )
     info = describe_model(card.model, channels=card.channels, **card.hyperparameters)
     return TorchRestorer(model, info=info, device=device), card
 

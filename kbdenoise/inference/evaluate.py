@@ -15,7 +15,7 @@ from kbdenoise.atomic import write_text
 from kbdenoise.data.pairs import find_pairs
 from kbdenoise.data.store import Store, open_store
 from kbdenoise.errors import DataError
-from kbdenoise.imaging.classical import FILTERS
+from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.imaging.files import FloatImage, to_float, write_image
 from kbdenoise.imaging.metrics import Metric, metric
 from kbdenoise.imaging.panel import (

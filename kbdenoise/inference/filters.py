@@ -18,7 +18,8 @@ from kbdenoise.data.splits import evenly
 from kbdenoise.data.store import Store
 from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import DataError, SettingsError, nearest
-from kbdenoise.imaging.classical import FILTERS, Chosen, Filter, Parameters, choose, find_filter
+from kbdenoise.imaging.classical.choosing import Chosen, choose
+from kbdenoise.imaging.classical.table import FILTERS, Filter, Parameters, find_filter
 from kbdenoise.imaging.files import FloatImage, to_float
 from kbdenoise.imaging.metrics import Metric
 
@@ -36,6 +37,7 @@ _BYTES_PER_PIXEL = 300.0  # the wavelet filter's, which keeps all scales of thre
 _SECONDS = 15.0  # aimed at for each of the two rounds of choosing
 _FEW, _MORE = (3, 6), (6, 24)  # fewest and most pictures in the first and in the second round
 _FITTED = 300  # most pictures that a curve is fitted to
+_SIDE = 1024  # px, most of a picture that filters are chosen on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +85,18 @@ def filter_device() -> DeviceChoice:
     )
 
 
+def _middle(height: int, width: int) -> tuple[slice, slice]:
+    """The rows and columns of a picture that filters are chosen on: at most _SIDE of each."""
+    top, left = max(0, height - _SIDE) // 2, max(0, width - _SIDE) // 2
+    return slice(top, top + _SIDE), slice(left, left + _SIDE)
+
+
 class StorePairs(Sequence[tuple[FloatImage, FloatImage]]):
-    """Some pairs of a store as float images, each loaded when it is asked for."""
+    """Some pairs of a store as float images, each loaded when it is asked for.
+
+    Of pictures larger than _SIDE px the middle is taken: filters are alike everywhere, and hours
+    would go into choosing on whole ones.
+    """
 
     def __init__(self, store: Store, indices: Sequence[int]) -> None:
         self.store = store
@@ -101,7 +113,8 @@ class StorePairs(Sequence[tuple[FloatImage, FloatImage]]):
         if isinstance(i, slice):
             return StorePairs(self.store, self.indices[i])
         index = self.indices[i]
-        return to_float(self.store.noisy(index)), to_float(self.store.clean(index))
+        middle = _middle(*self.store.size(index))
+        return to_float(self.store.noisy(index)[middle]), to_float(self.store.clean(index)[middle])
 
 
 def choose_on(
@@ -114,10 +127,11 @@ def choose_on(
     asked_to_stop: Callable[[], bool] = lambda: False,
     after_each: Callable[[int, int, float], None] = lambda done, total, score: None,
 ) -> tuple[Chosen, int]:
-    """Choose on whole training pictures, evenly drawn, as many as take about half a minute.
+    """Choose on training pictures, evenly drawn, as many as take about half a minute.
 
-    Returns the choice and the number of pictures that it was settled on. How many those are follows
-    from the pictures' size and the table's times, not from a clock, so that it is repeatable.
+    There are never fewer than three, then six, of them, at most 1024x1024 px of each. Returns the
+    choice and the number of pictures that it was settled on, which follows from the pictures' size
+    and the table's times, not from a clock, so that it is repeatable.
     """
     counts = _affordable(store, train, chosen)
     few, more = (StorePairs(store, evenly(train, count)) for count in counts)
@@ -135,8 +149,10 @@ def choose_on(
 
 def _affordable(store: Store, train: Sequence[int], chosen: Filter) -> tuple[int, int]:
     """How many pictures each of the two rounds of choosing looks at, of those there are."""
-    values = float(np.mean([math.prod(store.size(i)) for i in train])) * store.channels
-    seconds = max(1e-9, values / 1e6 * chosen.seconds_per_megavalue)
+    sides = np.minimum([store.size(i) for i in train], _SIDE)  # [pictures, 2]
+    values = float(np.mean(np.prod(sides, axis=1))) * store.channels
+    slowdown = chosen.slowdown_16_bit if store.dtype == np.uint16 else 1.0
+    seconds = max(1e-9, values / 1e6 * chosen.seconds_per_megavalue * slowdown)
     tries = math.prod(len(grid.values) for grid in chosen.grid.values())
     finals = 3 + 2 * len(chosen.grid)
     most = (_FEW[1], _FITTED if chosen.fit else _MORE[1])
@@ -190,7 +206,7 @@ def _check_card(card: FilterCard) -> None:
             raise SettingsError(f"{name} {what} {card.name}", hint=nearest(name, names))
     for name, value in card.parameters.items():
         if chosen.fit is None:
-            chosen.grid[name].checked(value, where=name)
+            card.parameters[name] = chosen.grid[name].checked(value, where=name)
         elif not _are_curves(value, card.channels):
             raise SettingsError(
                 f"{name} are not {card.channels} lists of numbers", hint="one list a channel"
@@ -203,7 +219,7 @@ def _are_curves(value: Any, channels: int) -> bool:
         and len(value) == channels
         and all(isinstance(curve, list) and curve for curve in value)
         and all(
-            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
+            isinstance(v, int | float) and not isinstance(v, bool) and -1e6 <= v <= 1e6
             for curve in value
             for v in curve
         )

@@ -9,7 +9,7 @@ from kbdenoise.config import PredictConfig, parse_hyper, resolve
 from kbdenoise.contests.contest import LocalContest, open_contest
 from kbdenoise.devices import DeviceChoice, choose_device, enough_memory, free_memory_bytes
 from kbdenoise.errors import DataError, SettingsError
-from kbdenoise.imaging.classical import FILTERS
+from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.imaging.files import FloatImage
 from kbdenoise.imaging.tiles import TilePlan
 from kbdenoise.inference.engines import Restorer, load_restorer

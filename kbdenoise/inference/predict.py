@@ -133,7 +133,7 @@ def _contest(loaded: Loaded, name: str | Path | None, data: Path) -> LocalContes
 def _sources(pictures: Sequence[Path]) -> list[Path]:
     """Files as they are, folders as the images in them."""
     sources = []
-    for path in pictures:
+    for path in map(Path, pictures):
         if os.path.isdir(path):
             inside = list_images(path)
             if not inside:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_MOST, _MOST_LAYERS = 16_384, 1024  # beyond, building would take minutes to fail
+
+
 def complete_hyperparameters(name: str, /, **hyperparameters: Any) -> dict[str, Any]:
     """All hyper-parameters of a model but `channels`: those given, checked, and defaults.
 
@@ -41,7 +44,7 @@ def build_model(name: str, /, *, channels: int, **hyperparameters: Any) -> "nn.M
     checked = _checked(channels, int, where=f"channels of {name}")
     try:
         return find_model(name).architecture().build(channels=checked, **complete)
-    except (RuntimeError, OverflowError) as error:  # sizes beyond what torch can count
+    except (RuntimeError, OverflowError, TypeError) as error:  # beyond what torch can count
         raise SettingsError(
             f"{name} cannot be built with these numbers: {error}", hint="choose smaller ones"
         ) from error
@@ -66,7 +69,12 @@ def describe_model(
         model = build_model(name, channels=channels, **complete)
     multiple = architecture.multiple(complete)
     side = -(-side // multiple) * multiple
-    macs = count_macs(model.eval(), channels=channels, side=side)
+    try:
+        macs = count_macs(model.eval(), channels=channels, side=side)
+    except (RuntimeError, OverflowError) as error:  # a side or a count beyond torch's numbers
+        raise SettingsError(
+            f"the work of {name} cannot be counted for {side} px: {error}", hint="choose less"
+        ) from error
     radius = architecture.receptive_field(complete)
     return ModelInfo(
         name=name,
@@ -89,6 +97,17 @@ def describe_model(
     )
 
 
+def _short(value: float) -> str:
+    text = repr(value)
+    return text if len(text) <= 20 else f"{text[:17]}..."
+
+
+def _most(where: str) -> int:
+    """The largest number that makes sense: of layers and the like, or of anything else."""
+    layered = any(word in where.partition(" of ")[0] for word in ("blocks", "depth", "convs"))
+    return _MOST_LAYERS if layered else _MOST
+
+
 def _checked(value: Any, kind: Any, *, where: str) -> Any:
     """The value as the annotated type. Raises SettingsError naming `where` it came from."""
     if get_origin(kind) is Literal:
@@ -100,8 +119,10 @@ def _checked(value: Any, kind: Any, *, where: str) -> Any:
             return tuple(_checked(item, get_args(kind)[0], where=where) for item in value)
         raise SettingsError(f"{where} is {value!r}", hint="give a list of whole numbers")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(max(-_MOST - 1, min(value, _MOST + 1)))  # larger ones are refused below
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if fits and kind in (int, float) and abs(value) > (most := _most(where)):
+        raise SettingsError(f"{where} is {_short(value)}", hint=f"choose at most {most:,}")
     if fits and (kind is not float or isfinite(value)):
         return value
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

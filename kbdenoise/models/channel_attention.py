@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kbdenoise.models.layers import widened
+
 
 class ChannelAttention(nn.Module):
     """Mix the channels of every head by the similarity of its queries and keys.
@@ -28,9 +30,9 @@ class ChannelAttention(nn.Module):
         """Mix the values."""
         heads = temperature.shape[0]
         q, k, v = (_split(x, heads) for x in (query, key, value))
-        q, k = (F.normalize(_wide(x), dim=-1) for x in (q, k))
+        q, k = (F.normalize(widened(x), dim=-1) for x in (q, k))
         similarity = q @ k.transpose(-2, -1)  # [B, heads, C/heads, C/heads]
-        shares = (_wide(similarity) * temperature).softmax(-1)
+        shares = (widened(similarity) * temperature).softmax(-1)
         shares = shares if shares.dtype == v.dtype else shares.to(v.dtype)
         mixed = shares @ v  # [B, heads, C/heads, H*W]
         return mixed.reshape(value.shape)
@@ -60,7 +62,3 @@ def _split(x: Tensor, heads: int) -> Tensor:
     """[B, C, H, W] -> [B, heads, C/heads, H*W]."""
     batch, channels, height, width = x.shape
     return x.reshape(batch, heads, channels // heads, height * width)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

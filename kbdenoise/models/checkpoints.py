@@ -101,7 +101,7 @@ def is_safetensors(path: Path) -> bool:
     head = _head(path)
     if not head:
         raise DataError(f"{path} is empty", hint="copy or download it again")
-    if head.lstrip()[:1] == b"<":
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
         raise DataError(
             f"{path} is a web page, not weights: the download went wrong",
             hint="open its link in a browser, and save what the page offers",
@@ -121,6 +121,8 @@ def _head(path: Path) -> bytes:
             f"{path} is a folder, not a weights file",
             hint=f"did you mean {inside}?" if inside.is_file() else "name a file in it",
         )
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise DataError(f"{path} is no regular file", hint="copy its content into a file")
     try:
         with path.open("rb") as file:
             return file.read(32)
@@ -171,10 +173,13 @@ def _records(path: Path) -> set[int] | None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+            damaged = archive.testzip()
     except Exception as error:  # zipfile, too, raises what it likes for a damaged directory
         raise DataError(
             f"{path} is not a readable weights file (PyTorch or safetensors)", hint=_AGAIN
         ) from error
+    if damaged:
+        raise DataError(f"{path} is damaged: the checksum of {damaged} differs", hint=_AGAIN)
     names = {entry.filename.partition("/")[2] for entry in entries}
     if "constants.pkl" in names:
         raise DataError(
@@ -200,10 +205,9 @@ def _unwrapped(content: Any, most: int) -> State:
     """The tensors below `{'params': ...}` and the like; what lies beside them is left out."""
     if not isinstance(content, dict) or not most:
         return {}
-    for key in _WRAPPERS:
-        inner = _unwrapped(content.get(key), most - 1)
-        if inner:
-            return inner
+    wrapped = [_unwrapped(content.get(key), most - 1) for key in _WRAPPERS]
+    if fullest := max(map(len, wrapped)):  # an average may hold less than the network it is of
+        return next(inner for inner in wrapped if len(inner) == fullest)
     state = {
         name: tensor.detach()
         for name, tensor in content.items()

@@ -112,6 +112,8 @@ def _unknown(state: State) -> DataError:
     extra = [tensor for pattern, tensor in mine.items() if pattern not in theirs]
     differences = [f"missing: {few(missing)}"] if missing else []
     differences += [f"unknown: {few(extra)}"] if extra else []
+    if not differences:  # names alike, numbers not
+        differences = ["some tensors are missing, too many, or of another shape"]
     return DataError(
         f"these weights are of no known model; the nearest is {name}"
         + "".join(f"; {difference}" for difference in differences),

@@ -6,7 +6,7 @@ Authors' code: https://github.com/cszn/DnCNN; weights: https://github.com/cszn/K
 Names of parameters are those of KAIR (`model.0.weight`, ...), with batch norm or with batch norm
 merged into the convolutions as in its released files. Two other well-known ports call the same
 stack `dncnn.0.weight`, ... and leave out offsets: the authors' TrainingCodes/dncnn_pytorch, and
-https://github.com/SaoYan/DnCNN-PyTorch (under its own LICENSE). Their weights are read as well.
+https://github.com/SaoYan/DnCNN-PyTorch (licence not checked). Their weights are read as well.
 
 What differs: the last convolution starts at zero, so that an untrained network returns its input;
 batch norm's momentum is 0.05, which is what the authors' 0.95 means in PyTorch's convention.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from kbdenoise.errors import SettingsError
+from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.models.layers import check_counts, check_image_batch, relu_conv, zeroed
 from kbdenoise.models.reading import has_all
 from kbdenoise.models.spec import Architecture, Recognised, State
@@ -93,7 +93,7 @@ def merge_batch_norm(model: DnCNN) -> DnCNN:
 def _recognise(state: State) -> Recognised | None:
     """Read KAIR's names (`model.`) and the two ports' (`dncnn.`), with or without batch norm.
 
-    One network of IRCNN cannot be told from 7 merged layers: tensors do not hold its dilations.
+    Raises DataError for 7 merged layers of 64 channels: IRCNN's, whose dilations no tensor tells.
     """
     for stack in ("model.", "dncnn."):
         layers = {name[len(stack) :]: t for name, t in state.items() if name.startswith(stack)}
@@ -105,6 +105,11 @@ def _recognise(state: State) -> Recognised | None:
     width, channels = convs[0].shape[:2]
     _check_ends(channels, convs[max(convs)].shape[0])
     norm = "batch" if "3.running_mean" in layers else "none"
+    if (len(convs), width, norm) == (7, 64, "none"):
+        raise DataError(
+            "these may be weights of IRCNN, whose dilated convolutions look like seven of DnCNN's",
+            hint="use another network; files that kbdenoise wrote say themselves what they are",
+        )
     norm_eps = _NORM_EPS
     if stack == "dncnn.":
         norm_eps = _eps_of_port(layers) if norm == "batch" else _NORM_EPS

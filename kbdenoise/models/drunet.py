@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
-from kbdenoise.models.layers import check_counts, check_image_batch
+from kbdenoise.models.layers import check_counts, check_image_batch, check_levels
 from kbdenoise.models.reading import has_all, length
 from kbdenoise.models.spec import Architecture, Hyperparameters, Recognised, State
 
@@ -64,7 +64,8 @@ class DRUNet(nn.Module):
         noise_level: float = _NOISE_LEVEL,
     ) -> None:
         super().__init__()
-        check_counts("drunet", channels=channels, width=width, levels=levels, blocks=blocks)
+        check_counts("drunet", channels=channels, width=width, blocks=blocks)
+        check_levels("drunet", levels)
         _check_noise(noise_map=noise_map, noise_level=noise_level)
         self.channels = channels
         self.levels = levels

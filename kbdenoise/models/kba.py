@@ -211,12 +211,12 @@ def _backward_in_blocks(
         a = _pixels(attention[samples, :, rows])  # [nset, P]
         a_t = a.t().contiguous()  # a quarter faster as the right factor than a view of `a`
         d = _pixels(grad[samples, :, rows])  # [C, P]
-        d_out = d.view(g, gc, 1, -1)  # [G, o, 1, P]
+        d_out = d.reshape(g, gc, 1, -1)  # [G, o, 1, P]
         grad_a = (offsets @ d).to(wide)
         _add_product(grad_offsets, a, d.t())
         for t, (tap, matrix) in enumerate(zip(shape.taps, matrices, strict=True)):
             shifted = _shifted(padded, x, samples, rows, tap).view(g, 1, gc, -1)
-            z = (d_out * shifted).view(shape.channels * gc, -1)  # [C*gc, P], rows (G, o, i)
+            z = (d_out * shifted).reshape(shape.channels * gc, -1)  # [C*gc, P], rows (G, o, i)
             _add_product(grad_a, matrix.t(), z)
             _add_product(grad_matrices[t], z, a_t)
             kernels = (matrix @ a).view(g, gc, gc, -1)  # [G, o, i, P]

@@ -1,4 +1,4 @@
-"""What the named sizes cost, known without importing torch: 3 channels, 256x256 px.
+"""What the named sizes cost, known without importing torch: 256x256 px, 3 channels or 1.
 
 Written by `python -m benchmarks.costs`; a test holds every figure against the models themselves.
 """
@@ -24,7 +24,7 @@ KNOWN_COSTS: dict[str, dict[str, KnownCosts]] = {
         "deck-4-levels-lightweight": KnownCosts(5_856_339, 3_147_682_816, 10_234_101_760, 0),
         "sidd": KnownCosts(128_403_395, 57_809_518_592, 48_611_983_360, 0),
         "gaussian-colour": KnownCosts(141_966_659, 68_683_251_712, 48_611_983_360, 0),
-        "gaussian-gray": KnownCosts(141_966_659, 68_683_251_712, 48_611_983_360, 0),
+        "gaussian-gray": KnownCosts(141_964_353, 68_532_256_768, 48_611_983_360, 0),
     },
     "kbnet-l": {
         "full": KnownCosts(29_568_100, 107_693_575_680, 88_615_157_760, 13_891_534_848),

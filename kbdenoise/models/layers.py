@@ -4,7 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kbdenoise.errors import SettingsError
+from kbdenoise.errors import SettingsError, nearest
+
+_MOST_LEVELS = 12  # sides are then multiples of 4096 px
 
 
 class LayerNorm2d(nn.Module):
@@ -25,7 +27,7 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`."""
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        wide = widened(x)
         centred = wide - wide.mean(1, keepdim=True)
         scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
         weight, bias = self.weight[:, None, None], self.bias[:, None, None]
@@ -66,7 +68,7 @@ class MeanPool(nn.Module):
         """Average `x`."""
         if self.training or not self.window:
             return x.mean((2, 3), keepdim=True)  # [B, C, H, W] -> [B, C, 1, 1]
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        wide = widened(x)
         rows = _sliding_mean(wide, axis=3, window=self.window)
         out = _sliding_mean(rows, axis=2, window=self.window)
         return out if wide is x else out.to(x.dtype)
@@ -93,8 +95,25 @@ def _sliding_mean(x: Tensor, *, axis: int, window: int) -> Tensor:
     return F.pad((ends - starts) / window, edges, mode="replicate")
 
 
+class InstanceNorm(nn.Module):
+    """Normalise every channel over all pixels of its image, with a learned gain and offset.
+
+    [B, C, H, W] -> [B, C, H, W]. Unlike torch's own, it takes an image of a single pixel.
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x`: a group of one channel is an instance."""
+        return torch.group_norm(x, self.weight.shape[0], self.weight, self.bias, self.eps)
+
+
 def relu_conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """A padded 3x3 convolution with He's initial weights for a rectifier behind it, no offset."""
+    """A padded 3x3 convolution: He's initial weights for a rectifier behind it, offset zero."""
     conv = zeroed(nn.Conv2d(inputs, outputs, 3, padding=1))
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return conv
@@ -126,6 +145,15 @@ def check_image_batch(x: Tensor, *, channels: int, multiple: int, model: str) ->
         )
 
 
+def check_levels(model: str, levels: int, *, least: int = 1) -> None:
+    """Raises SettingsError unless a U of so many levels could restore any picture there is."""
+    check_counts(model, least=least, levels=levels)
+    if levels > _MOST_LEVELS:
+        raise SettingsError(
+            f"levels of {model} is {levels}", hint=f"choose at most {_MOST_LEVELS} levels"
+        )
+
+
 def check_counts(model: str, *, least: int = 1, **counts: int) -> None:
     """Raises SettingsError naming the first of `counts` that is smaller than `least`."""
     for name, value in counts.items():
@@ -133,3 +161,17 @@ def check_counts(model: str, *, least: int = 1, **counts: int) -> None:
             raise SettingsError(
                 f"{name} of {model} is {value}", hint=f"choose a {name} of at least {least}"
             )
+
+
+def check_choice(model: str, option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises SettingsError, with the nearest choice, for a value that is none of `choices`."""
+    if value not in choices:
+        raise SettingsError(
+            f"{option} of {model} is {value!r}",
+            hint=f"{nearest(str(value), choices)} (there are: {', '.join(choices)})",
+        )
+
+
+def widened(x: Tensor) -> Tensor:
+    """In fp32 where it was half as wide, else as it is: a graph in fp32 holds no casts."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

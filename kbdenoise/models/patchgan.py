@@ -7,12 +7,14 @@ Names of parameters and their shapes are the authors', so their files load. What
 are in [0, 1], and the network's own range of [-1, 1] stays inside.
 """
 
+from typing import get_args
+
 import torch
 from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
-from kbdenoise.models.layers import check_counts, check_image_batch
-from kbdenoise.models.pix2pix import LEAK, Norm, check_norm, draw_weights, has_offset, norm_layer
+from kbdenoise.models.layers import check_choice, check_counts, check_image_batch
+from kbdenoise.models.pix2pix import LEAK, Norm, draw_weights, has_offset, norm_layer
 
 _WIDEST = 8  # times the first layer's channels
 
@@ -32,7 +34,7 @@ class PatchGAN(nn.Module):
     ) -> None:
         super().__init__()
         check_counts("PatchGAN", channels=channels, width=width, layers=layers)
-        check_norm("PatchGAN", norm)
+        check_choice("PatchGAN", "norm", norm, get_args(Norm))
         self.channels = channels
         self.least = 3 * 2**layers  # px: what the two last convolutions need, halved `layers` times
         widths = [width * min(2**i, _WIDEST) for i in range(layers + 1)]

@@ -7,7 +7,7 @@ its weights come without stated terms). The discriminator is in `patchgan`.
 Shapes are the authors', and so is the order of layers: their files, whose names are nested one
 level in another, are read and given flat names here. What differs: images are in [0, 1], and the
 network's own range of [-1, 1] stays inside; dropout acts in training only, where the paper keeps
-it on at test as its source of chance (set `dropout=False` for restoration by a pixel loss); fewer
+it on at test as its source of chance ; fewer
 than the authors' five levels can be built. As published there is no input skip, so an untrained
 network does not return its input, and the innermost level, which is a single position for the
 smallest picture, has no norm.
@@ -19,15 +19,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from kbdenoise.errors import SettingsError
-from kbdenoise.models.layers import check_counts, check_image_batch
+from kbdenoise.models.layers import check_choice, check_counts, check_image_batch, check_levels
 from kbdenoise.models.reading import has_all, length
 from kbdenoise.models.spec import Architecture, Hyperparameters, Recognised, State
 
 Norm = Literal["batch", "instance"]
 LEAK = 0.2  # slope of the leaky rectifiers, here and in the discriminator
 
-_WIDEST = 8  # times the first level's channels
+_WIDEST = 3  # levels after which the channels double no more
 _DROPOUT = 0.5
 _DEVIATION = 0.02  # of the initial weights
 _OUTER_LEVELS = 4  # from the finest; dropout begins below them and spares the innermost
@@ -54,11 +53,11 @@ class Pix2Pix(nn.Module):
     ) -> None:
         super().__init__()
         check_counts("pix2pix", channels=channels, width=width)
-        check_counts("pix2pix", least=2, levels=levels)
-        check_norm("pix2pix", norm)
+        check_levels("pix2pix", levels, least=2)
+        check_choice("pix2pix", "norm", norm, get_args(Norm))
         self.channels = channels
         self.multiple = 2**levels
-        widths = [channels, *(width * min(2**level, _WIDEST) for level in range(levels))]
+        widths = [channels, *(width * 2 ** min(level, _WIDEST) for level in range(levels))]
         inner = range(1, levels - 1)  # levels between the outermost and the innermost
         self.downs = nn.ModuleList(
             _Down(
@@ -126,12 +125,6 @@ class _Up(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, h, w] -> [B, outputs, 2h, 2w]."""
         return self.dropout(self.norm(self.conv(torch.relu(x))))
-
-
-def check_norm(model: str, norm: str) -> None:
-    """Raises SettingsError for a norm that the authors' networks do not have."""
-    if norm not in get_args(Norm):
-        raise SettingsError(f"norm of {model} is {norm!r}", hint="choose 'batch' or 'instance'")
 
 
 def norm_layer(norm: Norm, channels: int) -> nn.Module:

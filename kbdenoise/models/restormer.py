@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.models.channel_attention import TransposedAttention
-from kbdenoise.models.layers import LayerNorm2d
+from kbdenoise.models.layers import LayerNorm2d, widened
 from kbdenoise.models.reading import has_all, shortest_scale
 from kbdenoise.models.spec import Architecture, Recognised, State
 from kbdenoise.models.transformer_u import MULTIPLE, TransformerU, named, read_transformer_u
@@ -122,7 +122,7 @@ class BiasFreeNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`."""
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        wide = widened(x)
         variance = (wide - wide.mean(1, keepdim=True)).square().mean(1, keepdim=True)
         out = wide * torch.rsqrt(variance + self.eps) * self.weight[:, None, None]
         return out if wide is x else out.to(x.dtype)  # exported graphs then hold no casts

@@ -73,6 +73,11 @@ class ModelSpec:
     fp16_autocast: bool = True  # safe under mixed precision in fp16
     bf16_autocast: bool = True
     sizes: Mapping[str, Hyperparameters] = field(default_factory=dict)  # the first is the default
+    gray_sizes: tuple[str, ...] = ()  # those published for one channel; the others are for three
+
+    def published_channels(self, size: str) -> int:
+        """Channels of the pictures that a named size was published for."""
+        return 1 if size in self.gray_sizes else 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,13 +14,19 @@ instead of 6 %), and 64 channels have little to spare.
 """
 
 from collections import OrderedDict
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from kbdenoise.errors import DataError, SettingsError, nearest
-from kbdenoise.models.layers import check_counts, check_image_batch, zeroed
+from kbdenoise.errors import DataError
+from kbdenoise.models.layers import (
+    InstanceNorm,
+    check_choice,
+    check_counts,
+    check_image_batch,
+    zeroed,
+)
 from kbdenoise.models.reading import has_all, length
 from kbdenoise.models.spec import Architecture, Hyperparameters, Recognised, State
 
@@ -34,23 +40,6 @@ _OUTER_KERNEL = 9  # of the first and the last convolution
 _ENLARGING = frozenset(
     ("conv_first", "body", "recon_trunk", "upconv1", "upconv2", "conv_hr", "HRconv", "conv_last")
 )
-
-
-class InstanceNorm(nn.Module):
-    """Normalise every channel over all pixels of its image, with a learned gain and offset.
-
-    [B, C, H, W] -> [B, C, H, W]. Unlike torch's own, it takes an image of a single pixel.
-    """
-
-    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x`: a group of one channel is an instance."""
-        return torch.group_norm(x, self.weight.shape[0], self.weight, self.bias, self.eps)
 
 
 class ResidualBlock(nn.Module):
@@ -95,10 +84,11 @@ class SRResNet(nn.Module):
         input_skip: bool = True,
     ) -> None:
         super().__init__()
+        check_counts("srresnet", least=2, width=width)
         check_counts("srresnet", channels=channels, width=width, blocks=blocks)
-        _check_choice("block", block, get_args(Block))
-        _check_choice("norm", norm, get_args(Norm))
-        _check_choice("activation", activation, get_args(Activation))
+        check_choice("srresnet", "block", block, get_args(Block))
+        check_choice("srresnet", "norm", norm, get_args(Norm))
+        check_choice("srresnet", "activation", activation, get_args(Activation))
         self.channels = channels
         self.input_skip = input_skip
         self.head = _layer(channels, width, kernel=_OUTER_KERNEL, activation=activation)
@@ -152,11 +142,6 @@ def _activation(name: Activation) -> nn.Module:
         "glu": nn.GLU(dim=1),
     }
     return made[name]
-
-
-def _check_choice(option: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SettingsError(f"{option} of srresnet is {value!r}", hint=nearest(str(value), choices))
 
 
 def _recognise(state: State) -> Recognised | None:

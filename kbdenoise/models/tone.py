@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kbdenoise.errors import SettingsError
-from kbdenoise.models.layers import check_counts, check_image_batch
+from kbdenoise.models.layers import check_counts, check_image_batch, widened
 from kbdenoise.models.reading import has_all
 from kbdenoise.models.spec import PAGE_SIDE, Architecture, Recognised, State
 
@@ -79,7 +79,7 @@ class Tone(nn.Module):
         _check_page(page, noisy)
         values = self._values(page).unflatten(1, (self.channels, -1))  # [B, C, knots + 1 or 2]
         values = values[..., None, None]  # [B, C, n] -> [B, C, n, 1, 1]
-        return (_curve if self.kind == "curve" else _affine)(_wide(noisy), values)
+        return (_curve if self.kind == "curve" else _affine)(widened(noisy), values)
 
     def _values(self, page: Tensor) -> Tensor:
         """What sets the map: [B, C, T, T] -> [B, C * n], zero for the identity.
@@ -89,11 +89,11 @@ class Tone(nn.Module):
         kind = page.device.type
         full = torch.autocast(kind, enabled=False) if _autocasts(kind) else nullcontext()
         with full:
-            page = _wide(page)
+            page = widened(page)
             seen = self.encoder(2 * page - 1).mean((2, 3))  # [B, C, T, T] -> [B, 4 * width]
             known = torch.cat([seen, _histograms(page)], dim=1)
             last = self.curve if self.kind == "curve" else self.affine
-            return _wide(last(F.relu(self.mix(known))))
+            return widened(last(F.relu(self.mix(known))))
 
 
 def _curve(x: Tensor, values: Tensor) -> Tensor:
@@ -122,11 +122,6 @@ def _histograms(page: Tensor) -> Tensor:
     places = torch.arange(_BINS + 1, dtype=x.dtype, device=x.device)[:, None]  # [bins + 1, 1]
     shares = F.relu(1 - (x - places).abs()).mean(3)  # -> [B, C, bins + 1]
     return (_BINS + 1) * shares.flatten(1)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """In fp32 where it was half as wide; a graph in fp32 holds no casts."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _autocasts(device_type: str) -> bool:

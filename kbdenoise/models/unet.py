@@ -17,10 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
-from kbdenoise.models.layers import check_counts, check_image_batch, relu_conv, zeroed
+from kbdenoise.models.layers import (
+    InstanceNorm,
+    check_choice,
+    check_counts,
+    check_image_batch,
+    check_levels,
+    relu_conv,
+    zeroed,
+)
 from kbdenoise.models.reading import has_all, length
 from kbdenoise.models.spec import Architecture, Hyperparameters, Recognised, State
-from kbdenoise.models.srresnet import InstanceNorm
 
 Skip = Literal["concat", "add"]
 Norm = Literal["none", "batch", "instance"]
@@ -53,10 +60,11 @@ class UNet(nn.Module):
         input_skip: bool = True,
     ) -> None:
         super().__init__()
-        check_counts("unet", channels=channels, width=width, levels=levels, convs=convs)
-        _check_choice("skip", skip, get_args(Skip))
-        _check_choice("norm", norm, get_args(Norm))
-        _check_choice("down", down, get_args(Down))
+        check_counts("unet", channels=channels, width=width, convs=convs)
+        check_levels("unet", levels)
+        check_choice("unet", "skip", skip, get_args(Skip))
+        check_choice("unet", "norm", norm, get_args(Norm))
+        check_choice("unet", "down", down, get_args(Down))
         self.channels = channels
         self.multiple = 2**levels
         self.skip = skip
@@ -119,13 +127,6 @@ def _stage(inputs: int, outputs: int, *, convs: int, norm: Norm) -> nn.Sequentia
             layers.append(nn.BatchNorm2d(outputs) if norm == "batch" else InstanceNorm(outputs))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
-
-
-def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SettingsError(
-            f"{option} of unet is {value!r}", hint=f"choose one of {', '.join(choices)}"
-        )
 
 
 def _recognise(state: State) -> Recognised | None:

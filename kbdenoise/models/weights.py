@@ -121,7 +121,9 @@ def _impossible(card: ModelCard, *, path: Path) -> Iterator[None]:
     except (SettingsError, TypeError) as error:
         raise DataError(
             f"{path} describes a model that cannot be built: {error}",
-            hint=f"it was written by kbdenoise {card.package_version}; try that version",
+            hint=f"it was written by kbdenoise {card.package_version}; try that version"
+            if "source" not in card.metadata
+            else "it may be damaged, or come from a changed network",
         ) from error
 
 
@@ -254,6 +256,7 @@ def _stored_card(path: Path) -> ModelCard | None:
     try:
         content = json.loads(header[_CARD_KEY])
         card = ModelCard(**content | {"domain": tuple(content["domain"])})
+        dict(card.hyperparameters)  # TypeError for what is no mapping
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(
             f"{path} has a card that cannot be read: {error}",

@@ -57,9 +57,7 @@ def smaller_hint(name: str, /, *, channels: int, limit: int, **hyperparameters: 
         return (
             f"no width of {name} fits; --model {other} --size {size} has {parameters:,} parameters"
         )
-    return (
-        f"no model of the table is that small: {other} --size {size} has {parameters:,} parameters"
-    )
+    return f"no named size is that small: {other} --size {size} has {parameters:,} parameters"
 
 
 def _buildable(

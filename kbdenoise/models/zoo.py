@@ -112,6 +112,7 @@ MODELS: dict[str, ModelSpec] = {
             "gaussian-colour": {**_SIDD, "width": 64},
             "gaussian-gray": {**_SIDD, "width": 64},
         },
+        gray_sizes=("gaussian-gray",),
     ),
     "kbnet-l": ModelSpec(
         architecture=_kbnet_l,
@@ -220,13 +221,17 @@ MODELS: dict[str, ModelSpec] = {
     ),
     "pix2pix": ModelSpec(
         architecture=_pix2pix,
-        summary="the U-Net generator of an image-to-image GAN, here trained by its pixel loss",
+        summary="the U-Net generator of an image-to-image GAN, here trained by a pixel loss",
         paper="Isola et al., 'Image-to-Image Translation with Conditional Adversarial Networks', "
         "2017 (arXiv:1611.07004)",
         source="https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix",
         licence="code BSD-2; weights without stated terms",
         tiles="exact",
-        sizes={"unet-256": {}, "unet-128": {"levels": 7}, "small": {"width": 16, "levels": 5}},
+        sizes={
+            "unet-256": {},
+            "unet-128": {"levels": 7},
+            "small": {"width": 16, "levels": 5, "dropout": False},
+        },
     ),
     "tone": ModelSpec(
         architecture=_tone,

@@ -18,7 +18,8 @@ from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.splits import evenly
 from kbdenoise.devices import enough_memory, free_memory_bytes
 from kbdenoise.errors import KbdenoiseError, SettingsError, nearest
-from kbdenoise.imaging.classical import FILTERS, Chosen, check_fixed, find_filter
+from kbdenoise.imaging.classical.choosing import Chosen, check_fixed
+from kbdenoise.imaging.classical.table import FILTERS, find_filter
 from kbdenoise.imaging.files import FloatImage
 from kbdenoise.inference.filters import (
     FilterCard,
@@ -93,7 +94,8 @@ def train_filter(
     """Choose a filter for a contest and write its run; `started` is when, on the monotonic clock.
 
     `--hyper` fixes parameters instead of choosing them. The first Ctrl-C or SIGTERM returns with
-    `stopped_by="interrupt"`. Raises SettingsError for settings that only networks know.
+    `stopped_by="interrupt"`. Raises SettingsError for --init, --size and --width;
+    other settings of networks have no effect.
     """
     _check_settings(config)
     clock = _Clock(
@@ -108,10 +110,10 @@ def train_filter(
         untouched = untouched_score(pairs, count=config.validation.val_images)
         return _result(Path(), _record(pairs, name), pairs, untouched=untouched, ended="dry run")
     run = create_run(runs, model=name, name=run_name)
+    record = _record(pairs, name)
+    run.write_record(record)  # first, so that a kill leaves a run that can be seen
     write_text(run.config_file, to_toml(config))
     write_split(run, pairs)
-    record = _record(pairs, name)
-    run.write_record(record)
     progress(Fact(label="run", text=str(run.path)))
     return _guarded(run, record, pairs, config, clock=clock, progress=progress)
 
@@ -126,7 +128,6 @@ def _guarded(
     progress: Progress,
 ) -> TrainResult:
     """Do the work, and leave the true status behind however it ends."""
-    status: Status = "failed"
     try:
         with StopRequest() as request, enough_memory("the filter", hint="choose another --model"):
             return _chosen_and_scored(
@@ -138,7 +139,7 @@ def _guarded(
             raise
         return _result(run.path, run.read_record(), pairs, untouched=None, ended="interrupt")
     except BaseException as error:
-        _leave(run, record, status=status, stopped_by=type(error).__name__, clock=clock)
+        _leave(run, record, status="failed", stopped_by=type(error).__name__, clock=clock)
         raise
 
 
@@ -188,8 +189,8 @@ def _chosen_and_scored(
         parameters=found.parameters,
     )
     progress(Fact(label="chosen", text=_choice_text(found, card, pairs)))
-    rows = _held_out_scores(card, pairs, config, clock=clock, request=request, progress=progress)
     write_filter(run.filter_file, card)
+    rows = _held_out_scores(card, pairs, config, clock=clock, request=request, progress=progress)
     return _finished(run, record, pairs, card, found=found, rows=rows, clock=clock)
 
 

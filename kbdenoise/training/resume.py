@@ -8,7 +8,7 @@ from kbdenoise.config import CHANGEABLE, TrainConfig, read_settings, resolve, se
 from kbdenoise.contests.contest import open_contest
 from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError, SettingsError, nearest
-from kbdenoise.imaging.classical import FILTERS
+from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.models.build import describe_model
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import read_card

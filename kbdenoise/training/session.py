@@ -119,6 +119,7 @@ def load(session: Session) -> None:
         if state["scaler"]:
             session.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["torch_rng"])
+        _restore_device_rng(session.device.kind, state.get("device_rng"))
         for name, value in state["counters"].items():
             setattr(session, name, value)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
@@ -165,8 +166,24 @@ def _state(session: Session) -> dict[str, Any]:
         "optimiser": session.optimiser.state_dict(),
         "scaler": session.scaler.state_dict(),
         "torch_rng": torch.get_rng_state(),
+        "device_rng": _device_rng(session.device.kind),
         "counters": {name: getattr(session, name) for name in _COUNTERS},
     }
+
+
+def _device_rng(kind: str) -> torch.Tensor | None:
+    """The state of the random numbers that dropout draws on a GPU; a CPU has torch's own."""
+    if kind == "cuda":
+        return torch.cuda.get_rng_state()
+    return torch.mps.get_rng_state() if kind == "mps" else None
+
+
+def _restore_device_rng(kind: str, state: torch.Tensor | None) -> None:
+    """Nothing is done where the run was on another kind of device before."""
+    if state is not None and kind == "cuda":
+        torch.cuda.set_rng_state(state)
+    elif state is not None and kind == "mps":
+        torch.mps.set_rng_state(state)
 
 
 def _read_state(path: Path) -> dict[str, Any]:

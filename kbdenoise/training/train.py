@@ -124,7 +124,11 @@ def effective_settings(
     return resolve(
         TrainConfig(),
         (f"preset {preset}", layer),
-        (f"settings for {named['model']}", TUNED.get(str(named["model"]), {})),
+        # Behind a tone stage a model learns as it does alone.
+        (
+            f"settings for {named['model']}",
+            TUNED.get(str(named["model"]).removeprefix("tone+"), {}),
+        ),
         (str(config), from_file),
         ("settings", given),
         ("--init", start),

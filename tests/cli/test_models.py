@@ -10,7 +10,7 @@ import pytest
 from kbdenoise.cli.app import main
 from kbdenoise.config import TrainConfig, parameter_count, resolve
 from kbdenoise.errors import SettingsError
-from kbdenoise.imaging.classical import FILTERS
+from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.models.build import describe_model
 from kbdenoise.models.widest import parameters_of
 from kbdenoise.models.zoo import MODELS, named_size
@@ -68,12 +68,15 @@ def test_the_tables_json_holds_all_that_is_known_of_a_model_and_its_sizes(
     assert dncnn["kind"] == "model" and median["kind"] == "filter"
     assert dncnn["licence"] == MODELS["dncnn"].licence
     assert dncnn["sizes"]["blind"] == {
+        "channels": 3,
         "hyperparameters": {"depth": 20},
         "parameters": info.parameters,
         "conv_macs": info.conv_macs,
         "kernel_basis_macs": 0,
         "attention_macs": 0,
     }
+    assert entries["kbnet-s"]["sizes"]["gaussian-gray"]["channels"] == 1
+    assert entries["kbnet-s"]["sizes"]["gaussian-gray"]["parameters"] == 141_964_353
     assert median["parameters"]["side"]["values"] == list(FILTERS["median"].grid["side"].values)
 
 

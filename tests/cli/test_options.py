@@ -14,6 +14,7 @@ from kbdenoise.cli.app import main
 from kbdenoise.cli.options import DATA, RUNS, SUBMISSIONS, option_name
 from kbdenoise.config import PRESETS, PredictConfig, TrainConfig, section_of
 from kbdenoise.contests.catalogue import CONTESTS
+from kbdenoise.imaging.classical.summaries import SUMMARIES
 from kbdenoise.models.build import build_model
 from kbdenoise.models.zoo import MODELS
 
@@ -221,7 +222,7 @@ def places() -> None:
         ("kbdenoise train ", ["demo", "my-contest"]),
         ("kbdenoise inspect my", ["my-contest"]),
         ("kbdenoise fetch ", list(CONTESTS)),
-        ("kbdenoise models show ", list(MODELS)),
+        ("kbdenoise models show ", [*MODELS, *SUMMARIES]),
         (
             "kbdenoise evaluate ",
             ["last", "best", "2026-11-22_unet_brisk-otter", "2026-11-21_unet_calm-heron"],

@@ -11,7 +11,7 @@ from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.pairs import find_pairs
 from kbdenoise.data.store import open_store
 from kbdenoise.errors import DataError
-from kbdenoise.imaging.classical import FILTERS
+from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.imaging.files import to_float, to_pixels
 from kbdenoise.imaging.metrics import METRICS
 from kbdenoise.inference.filters import (

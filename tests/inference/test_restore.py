@@ -367,15 +367,15 @@ def test_who_does_not_see_the_page_is_given_none(monkeypatch: pytest.MonkeyPatch
     restore_image(uneven(70, 90), Blind(), plan=TilePlan(tile=64, overlap=16), tta=True)
 
 
-def test_a_page_costs_no_memory_that_grows_with_the_height() -> None:
+def test_seeing_the_page_of_a_huge_picture_takes_little_memory() -> None:
+    tall, plan = np.zeros((20_000, 64, 1), np.uint8), TilePlan(tile=64, overlap=16, margin=4)
     peaks = []
-    for height in (1000, 20_000):
-        tall = np.zeros((height, 64, 1), np.uint8)
-        plan = TilePlan(tile=64, overlap=16, margin=4)
+    for sees_page in (False, True):
         tracemalloc.start()
-        for _ in restored_bands(tall, Fake(channels=1, sees_page=True), plan=plan):
+        for _ in restored_bands(tall, Fake(channels=1, sees_page=sees_page), plan=plan):
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
 
-    assert peaks[1] < 1.5 * peaks[0]
+    blind, seeing = peaks
+    assert seeing < blind + 100_000

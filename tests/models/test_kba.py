@@ -118,6 +118,30 @@ def test_strided_inputs_give_the_same_as_contiguous_ones() -> None:
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_gradient_of_any_strides_will_do(batch: int) -> None:
+    x = torch.rand(batch, 4, 6, 5, requires_grad=True)
+    attention, weight, bias = (
+        torch.rand(batch, 3, 6, 5),
+        torch.rand(1, 3, 4 * 2 * 9),
+        torch.rand(1, 3, 4),
+    )
+    gradient = torch.rand(batch, 4, 6, 5)
+
+    def of_x(grad: torch.Tensor) -> torch.Tensor:
+        out = kernel_basis_attention(x, attention, weight, bias, groups=2)
+        return torch.autograd.grad(out, x, grad)[0]
+
+    expected = of_x(gradient)
+
+    spread = torch.rand(batch, 5, 6, 4).permute(0, 3, 2, 1)
+    spread.copy_(gradient)
+    torch.testing.assert_close(of_x(spread), expected)
+    torch.testing.assert_close(
+        of_x(torch.ones(1).expand(batch, 4, 6, 5)), of_x(torch.ones(batch, 4, 6, 5))
+    )
+
+
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 2.5e-3)], ids=str
 )

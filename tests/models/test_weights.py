@@ -1,6 +1,7 @@
 """Weights go to disk and come back; foreign files are recognised or refused in words."""
 
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -601,7 +602,7 @@ def written_with(card_changes: dict[str, Any], model: nn.Module, path: Path) -> 
         ({"model": "magic"}, "there is no model called 'magic'"),
         ({"model": ["dncnn"]}, "cannot be built"),
         ({"hyperparameters": {"depth": "3"}}, "depth of dncnn is '3'"),
-        ({"hyperparameters": 7}, "cannot be built"),
+        ({"hyperparameters": 7}, "has a card that cannot be read"),
         ({"hyperparameters": {"depth": 4, "width": 4}}, "does not fit its model"),
         ({"hyperparameters": {"depth": 3, "width": 8}}, "does not fit its model"),
         ({"domain": [-1, 1]}, "values in [-1, 1]"),
@@ -628,3 +629,38 @@ def test_weights_that_are_not_numbers_are_refused(
     error = refusal(tmp_path / "nan.safetensors")
 
     assert "model.2.weight" in error.message
+
+
+def test_an_average_that_lacks_tensors_is_passed_over(dncnn: nn.Module, tmp_path: Path) -> None:
+    state = dncnn.state_dict()
+    path = tmp_path / "ema.pth"
+    torch.save({"model": state, "ema": {"updates": torch.tensor(3)}}, path)
+
+    loaded, _ = load_weights(path)
+
+    image = torch.rand(1, 1, 8, 8)
+    assert torch.equal(loaded(image), dncnn(image))
+
+
+def test_a_network_of_dilated_convolutions_is_not_taken_for_dncnn(tmp_path: Path) -> None:
+    ircnn_like = build_model("dncnn", channels=1, depth=7, norm="none")
+    torch.save(ircnn_like.state_dict(), tmp_path / "ircnn.pth")
+
+    assert "IRCNN" in refusal(tmp_path / "ircnn.pth").message
+
+
+def test_a_flipped_bit_in_a_pytorch_file_is_noticed(dncnn: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "flipped.pth"
+    torch.save(dncnn.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    weight = dncnn.state_dict()["model.0.weight"].numpy().tobytes()
+    content[content.index(weight) + 5] ^= 1
+    path.write_bytes(bytes(content))
+
+    assert "is damaged: the checksum of" in refusal(path).message
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+
+    assert "is no regular file" in refusal(tmp_path / "pipe.pth").message

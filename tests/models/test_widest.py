@@ -56,12 +56,12 @@ def test_where_no_width_fits_another_model_is_named() -> None:
         if not MODELS[name].sees_page
         for size, costs in known.items()
     )
-    deep = {"depth": 2000, "width": 64}
+    deep = {"blocks": 1000, "width": 64}
 
-    hint = smaller_hint("dncnn", channels=3, limit=smallest[0], **deep)
+    hint = smaller_hint("srresnet", channels=3, limit=smallest[0], **deep)
 
     assert hint == (
-        f"no width of dncnn fits; --model {smallest[1]} --size {smallest[2]} has "
+        f"no width of srresnet fits; --model {smallest[1]} --size {smallest[2]} has "
         f"{smallest[0]:,} parameters"
     )
 
@@ -69,7 +69,7 @@ def test_where_no_width_fits_another_model_is_named() -> None:
 def test_where_nothing_fits_the_hint_says_so() -> None:
     hint = smaller_hint("dncnn", channels=3, limit=10)
 
-    assert hint.startswith("no model of the table is that small: ")
+    assert hint.startswith("no named size is that small: ")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -79,7 +79,8 @@ def test_the_known_costs_are_those_of_the_models(name: str) -> None:
     assert list(KNOWN_COSTS.get(name, {})) == list(MODELS[name].sizes), mend
     for size, known in KNOWN_COSTS[name].items():
         hyperparameters = named_size(name, size)
-        assert parameters_of(name, channels=3, **hyperparameters) == known.parameters, mend
+        channels = MODELS[name].published_channels(size)
+        assert parameters_of(name, channels=channels, **hyperparameters) == known.parameters, mend
     first = next(iter(MODELS[name].sizes))
     info = describe_model(name, channels=3, **named_size(name, first))
     macs = (info.conv_macs, info.kernel_basis_macs, info.attention_macs)

@@ -51,7 +51,7 @@ def choose(
     """
     grid = check_fixed(chosen, fixed or {})
     points = [dict(zip(grid, values, strict=True)) for values in product(*_values(grid))]
-    fitted = points if chosen.fit is None else chosen.fit([*more] or few, points)
+    fitted = points if chosen.fit is None else chosen.fit(more or few, points)
     between = 0 if chosen.fit else 2 * len(grid)
     search = _Search(
         chosen=chosen,
@@ -126,7 +126,7 @@ def _refined(search: _Search, best: _Try, grid: Mapping[str, Grid], pairs: Seque
         place = values.values.index(here)
         for neighbour in values.values[max(0, place - 1) : place + 2]:
             value = values.between(here, neighbour)
-            if value in (here, neighbour):
+            if neighbour == here or value in (here, neighbour):
                 continue
             near = search.attempt({**best.parameters, name: value}, pairs)
             if near is not None and search.metric.better(near.score, best.score):

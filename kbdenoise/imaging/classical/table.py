@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from kbdenoise.errors import SettingsError, nearest
 from kbdenoise.imaging.classical import paper, smoothing, tone, wavelet
+from kbdenoise.imaging.classical.summaries import SUMMARIES
 from kbdenoise.imaging.files import FloatImage
 
 Parameters = Mapping[str, Any]
@@ -63,6 +64,8 @@ class Filter:
     """How far, in px, an output pixel sees; None means the whole picture."""
     seconds_per_megavalue: float
     """Rough time for 10^6 values (H*W*C) on one core: how many pictures can be tried."""
+    slowdown_16_bit: float = 1.0
+    """How many times as long 16-bit values take."""
     multiple: int = 1
     """Tiles start at multiples of this, in px."""
     fit: Fit | None = None
@@ -97,19 +100,24 @@ FILTERS: dict[str, Filter] = {
                 most=255,
             )
         },
-        summary="median of a square around each pixel; removes specks, keeps edges",
+        summary=SUMMARIES["median"],
         paper="Tukey, 'Exploratory Data Analysis', 1977",
         reach=lambda p: int(p["side"]) // 2,
         seconds_per_megavalue=0.05,
+        slowdown_16_bit=60.0,
     ),
     "gaussian": Filter(
         apply=smoothing.gaussian,
         grid={
             "sigma": Grid(
-                values=(0.4, 0.6, 0.9, 1.4, 2.0), words="radius in px", kind="real", least=0.05
+                values=(0.4, 0.6, 0.9, 1.4, 2.0),
+                words="standard deviation in px",
+                kind="real",
+                least=0.05,
+                most=50.0,
             )
         },
-        summary="weighted mean around each pixel; the plainest of all",
+        summary=SUMMARIES["gaussian"],
         paper="Marr and Hildreth, 'Theory of Edge Detection', 1980",
         reach=lambda p: smoothing.gaussian_reach(p["sigma"]),
         seconds_per_megavalue=0.01,
@@ -118,16 +126,21 @@ FILTERS: dict[str, Filter] = {
         apply=smoothing.bilateral,
         grid={
             "sigma_space": Grid(
-                values=(1.0, 2.0, 3.0), words="radius in px", kind="real", least=0.1
+                values=(1.0, 2.0, 3.0),
+                words="standard deviation in px",
+                kind="real",
+                least=0.1,
+                most=20.0,
             ),
             "sigma_colour": Grid(
                 values=(0.03, 0.06, 0.12, 0.24),
                 words="difference that still counts as alike, 0..1",
                 kind="real",
                 least=0.001,
+                most=2.0,
             ),
         },
-        summary="mean of pixels that are near and alike; keeps edges",
+        summary=SUMMARIES["bilateral"],
         paper="Tomasi and Manduchi, 'Bilateral Filtering for Gray and Color Images', 1998",
         reach=lambda p: smoothing.bilateral_reach(p["sigma_space"]),
         seconds_per_megavalue=0.1,
@@ -140,12 +153,17 @@ FILTERS: dict[str, Filter] = {
                 words="difference of patches that still counts as alike, 0..1",
                 kind="real",
                 least=0.001,
+                most=2.0,
             ),
             "search": Grid(
-                values=(3, 5), words="how far alike patches are sought, px", kind="whole", least=1
+                values=(3, 5),
+                words="how far alike patches are sought, px",
+                kind="whole",
+                least=1,
+                most=32,
             ),
         },
-        summary="non-local means: mean of pixels whose surroundings look alike",
+        summary=SUMMARIES["nlm"],
         paper="Buades et al., 'A Non-Local Algorithm for Image Denoising', 2005",
         reach=lambda p: int(p["search"]) + smoothing.NLM_PATCH // 2,
         seconds_per_megavalue=0.9,
@@ -158,9 +176,10 @@ FILTERS: dict[str, Filter] = {
                 words="how much flatness counts against likeness",
                 kind="real",
                 least=0.0001,
+                most=10.0,
             )
         },
-        summary="least total variation: flat areas with sharp edges",
+        summary=SUMMARIES["tv"],
         paper="Chambolle, 'An Algorithm for Total Variation Minimization and Applications', 2004",
         reach=lambda p: smoothing.TV_STEPS + 1,
         seconds_per_megavalue=0.4,
@@ -170,15 +189,16 @@ FILTERS: dict[str, Filter] = {
         grid={
             "threshold": Grid(
                 values=(0.03, 0.06, 0.12, 0.24),
-                words="differences up to this vanish, 0..1",
+                words="shrinkage of the finest differences, halved at each scale, 0..1",
                 kind="real",
                 least=0.0,
+                most=2.0,
             ),
             "levels": Grid(
                 values=(1, 2, 4), words="scales, each twice the last", kind="whole", least=1, most=6
             ),
         },
-        summary="soft shrinkage of undecimated Haar wavelets",
+        summary=SUMMARIES["wavelet"],
         paper="Coifman and Donoho, 'Translation-Invariant De-Noising', 1995",
         reach=lambda p: wavelet.wavelet_reach(int(p["levels"])),
         seconds_per_megavalue=0.15,
@@ -195,7 +215,7 @@ FILTERS: dict[str, Filter] = {
                 most=1.0,
             ),
         },
-        summary="print on evenly white paper: the page divided by its own background",
+        summary=SUMMARIES["background-division"],
         paper="after the flat-field correction of photography; nothing to cite",
         reach=lambda p: paper.background_reach(int(p["side"])),
         seconds_per_megavalue=0.01,
@@ -206,7 +226,11 @@ FILTERS: dict[str, Filter] = {
         grid={
             "side": _SIDE,
             "gain": Grid(
-                values=(1.0, 1.3, 1.7, 2.2), words="contrast of the print", kind="real", least=0.1
+                values=(1.0, 1.3, 1.7, 2.2),
+                words="contrast of the print",
+                kind="real",
+                least=0.1,
+                most=10.0,
             ),
             "tolerance": Grid(
                 values=(0.0, 0.03, 0.06, 0.1, 0.15),
@@ -216,7 +240,7 @@ FILTERS: dict[str, Filter] = {
                 most=1.0,
             ),
         },
-        summary="print on evenly white paper: the page minus its own background",
+        summary=SUMMARIES["background-subtraction"],
         paper="after the top-hat transform of mathematical morphology (Serra, 1982)",
         reach=lambda p: paper.background_reach(int(p["side"])),
         seconds_per_megavalue=0.01,
@@ -229,7 +253,7 @@ FILTERS: dict[str, Filter] = {
                 values=(1, 2, 3, 4, 5), words="of the polynomials", kind="whole", least=1, most=9
             )
         },
-        summary="one polynomial a channel: the scanner's tone undone, noise left as it is",
+        summary=SUMMARIES["tone-fit"],
         paper="least squares; nothing to cite",
         reach=lambda p: 0,
         seconds_per_megavalue=0.05,
