@@ -256,6 +256,8 @@ def _kernel_basis_on_meta(model: nn.Module, *, amp: bool) -> Iterator[None]:
 _HALVED = {
     torch.conv2d,
     torch.conv_transpose2d,
+    torch.prelu,
+    torch.nn.functional.prelu,
     torch.nn.functional.linear,
     torch.matmul,
     torch.bmm,

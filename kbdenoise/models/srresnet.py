@@ -84,7 +84,6 @@ class SRResNet(nn.Module):
         input_skip: bool = True,
     ) -> None:
         super().__init__()
-        check_counts("srresnet", least=2, width=width)
         check_counts("srresnet", channels=channels, width=width, blocks=blocks)
         check_choice("srresnet", "block", block, get_args(Block))
         check_choice("srresnet", "norm", norm, get_args(Norm))

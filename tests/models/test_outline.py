@@ -5,8 +5,10 @@ import torch
 
 from kbdenoise.models.build import build_model, describe_model
 from kbdenoise.models.outline import outline
+from kbdenoise.models.portrait import portray
+from kbdenoise.models.zoo import MODELS, find_model, named_size
 
-MODELS: list[tuple[str, dict[str, Any]]] = [
+PARTED: list[tuple[str, dict[str, Any]]] = [
     ("unet", {"width": 8, "levels": 2}),
     ("dncnn", {"depth": 5, "width": 8}),
     ("res-unet", {"width": 8}),
@@ -15,7 +17,7 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize(("name", "hyperparameters"), MODELS)
+@pytest.mark.parametrize(("name", "hyperparameters"), PARTED)
 def test_the_parts_add_up_to_the_model(
     name: str, hyperparameters: dict[str, Any], whole: bool
 ) -> None:
@@ -40,3 +42,25 @@ def test_a_chain_of_layers_is_opened() -> None:
 
     assert [part.name for part in parts] == ["model.0", "model.2", "model.4", "model.6"]
     assert [part.output for part in parts] == [(8, 16, 16)] * 3 + [(1, 16, 16)]
+
+
+@pytest.mark.parametrize("name", [*MODELS, "tone+srresnet"])
+@pytest.mark.parametrize("amp", [True, False])
+def test_every_model_can_be_portrayed(name: str, amp: bool) -> None:
+    sizes = find_model(name).sizes
+    size = "small" if "small" in sizes else next(iter(sizes))
+
+    portrait = portray(
+        name,
+        channels=3,
+        side=64,
+        patch=64,
+        batch=1,
+        amp=amp,
+        every_layer=True,
+        **named_size(name, size),
+    )
+
+    assert portrait.training_memory.total_bytes > 0
+    assert portrait.info.macs > 0
+    assert portrait.layers
