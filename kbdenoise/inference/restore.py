@@ -4,7 +4,7 @@ A picture is worked off in horizontal bands: as soon as no later tile touches a 
 finished and handed on. Memory holds one row of tiles, whatever the height.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,23 @@ def restore_image(
     for band in restored_bands(image, restorer, plan=plan, tta=tta):
         restored[band.start : band.start + len(band.image)] = band.image
     return restored
+
+
+def restoring(restorer: Restorer, *, memory_bytes: int) -> Callable[[FloatImage], FloatImage]:
+    """`restore_image` for pictures of any size, each cut as the default settings say."""
+
+    def restore(image: FloatImage) -> FloatImage:
+        height, width = image.shape[:2]
+        plan = plan_tiles(
+            restorer,
+            height=height,
+            width=width,
+            settings=TileSettings(),
+            memory_bytes=memory_bytes,
+        )
+        return restore_image(image, restorer, plan=plan)
+
+    return restore
 
 
 def restore_pixels(

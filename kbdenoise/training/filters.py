@@ -6,21 +6,20 @@ parameters. There is no state: choosing takes seconds, so that a stopped run is 
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from kbdenoise.atomic import write_text
-from kbdenoise.config import TileSettings, TrainConfig, parse_hyper, seconds, to_toml
+from kbdenoise.config import TrainConfig, parse_hyper, seconds, to_toml
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.splits import evenly
 from kbdenoise.devices import enough_memory, free_memory_bytes
 from kbdenoise.errors import KbdenoiseError, SettingsError, nearest
 from kbdenoise.imaging.classical.choosing import Chosen, check_fixed
 from kbdenoise.imaging.classical.table import FILTERS, find_filter
-from kbdenoise.imaging.files import FloatImage
 from kbdenoise.inference.filters import (
     FilterCard,
     FilterRestorer,
@@ -29,7 +28,7 @@ from kbdenoise.inference.filters import (
     parameters_in_words,
     write_filter,
 )
-from kbdenoise.inference.restore import plan_tiles, restore_image
+from kbdenoise.inference.restore import restoring
 from kbdenoise.inference.scoring import ImageScore, pooled, pooled_untouched, score_pictures
 from kbdenoise.models.zoo import MODELS
 from kbdenoise.progress import Advance, Fact, Note, Progress
@@ -212,7 +211,7 @@ def _held_out_scores(
 ) -> list[ImageScore]:
     """Scores as evaluate would give them: all that were asked for, or what the limit allows."""
     held_out = evenly(pairs.split.held_out, config.validation.val_images)
-    restore = _restoring(card)
+    restore = restoring(FilterRestorer(card), memory_bytes=free_memory_bytes(filter_device()))
     began = time.monotonic()
     score_pictures(restore, pairs.store, held_out[:1], metric=pairs.metric, with_ssim=False)
     some = evenly(held_out, _affordable(time.monotonic() - began, len(held_out), clock))
@@ -231,24 +230,6 @@ def _held_out_scores(
     return score_pictures(
         restore, pairs.store, some, metric=pairs.metric, with_ssim=False, after_each=count
     )
-
-
-def _restoring(card: FilterCard) -> Callable[[FloatImage], FloatImage]:
-    restorer = FilterRestorer(card)
-    memory_bytes = free_memory_bytes(filter_device())
-
-    def restore(image: FloatImage) -> FloatImage:
-        height, width = image.shape[:2]
-        plan = plan_tiles(
-            restorer,
-            height=height,
-            width=width,
-            settings=TileSettings(),
-            memory_bytes=memory_bytes,
-        )
-        return restore_image(image, restorer, plan=plan)
-
-    return restore
 
 
 def _affordable(seconds_each: float, count: int, clock: _Clock) -> int:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from kbdenoise.config import TileSettings, seconds
+from kbdenoise.config import seconds
 from kbdenoise.data.patches import Batch, prefetch, to_tensor
 from kbdenoise.devices import free_memory_bytes
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage
 from kbdenoise.inference.engines import TorchRestorer
-from kbdenoise.inference.restore import plan_tiles, restore_image
+from kbdenoise.inference.restore import restoring
 from kbdenoise.inference.scoring import pooled, score_pictures
 from kbdenoise.models.weights import save_weights
 from kbdenoise.progress import Advance, Note, Progress
@@ -233,19 +233,7 @@ def _report(session: Session, clock: Clock, rate: float, progress: Progress) -> 
 
 def _restorer(session: Session) -> Callable[[FloatImage], FloatImage]:
     restorer = TorchRestorer(session.average.model, info=session.info, device=session.device)
-    memory_bytes = free_memory_bytes(session.device)
-
-    def restore(image: FloatImage) -> FloatImage:
-        plan = plan_tiles(
-            restorer,
-            height=image.shape[0],
-            width=image.shape[1],
-            settings=TileSettings(),
-            memory_bytes=memory_bytes,
-        )
-        return restore_image(image, restorer, plan=plan)
-
-    return restore
+    return restoring(restorer, memory_bytes=free_memory_bytes(session.device))
 
 
 def _history_row(
