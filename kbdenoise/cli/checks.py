@@ -97,6 +97,21 @@ def _torch() -> Iterator[Finding]:
     yield Finding(name="torch", state="ok", text=torch.__version__)
     for device, present, reason in device_report():
         yield Finding(name=device, state="ok" if present else "absent", text=reason)
+    yield _kernels()
+
+
+def _kernels() -> Finding:
+    from kbdenoise.models.kba_native import trial
+
+    found = trial()
+    if found.library is not None:
+        return Finding(name="kernels", state="ok", text=found.reason)
+    return Finding(
+        name="kernels",
+        state="absent",
+        text=f"{found.reason}; KBNet computes on the CPU by torch alone, at half the speed",
+        cure="install a C compiler: apt install gcc, or xcode-select --install",
+    )
 
 
 def _opencv() -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from kbdenoise.models import kba
+from kbdenoise.models.kba import KernelBasisAttention
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
@@ -184,9 +184,8 @@ class _Ledger(TorchDispatchMode):
 class _KernelBasis(torch.autograd.Function):
     """What kernel-basis attention keeps and makes, for tensors that are shapes only.
 
-    The operator itself answers a tensor on the meta device with an empty one, which remembers
-    nothing. Its blocks do run there, with the size that they have on a GPU; as one block is like
-    the next, only the first is run, beside the buffers of the whole batch.
+    Its operator answers such tensors with empty ones; beside them its engines hold, while they
+    compute, an fp32 copy with a margin of every image that goes in or comes out.
     """
 
     @staticmethod
@@ -201,44 +200,28 @@ class _KernelBasis(torch.autograd.Function):
     ) -> Tensor:
         x, attention = x.to(dtype), attention.to(dtype)
         ctx.save_for_backward(x, attention, weight, bias)
-        ctx.shape = shape = kba._shape_of(x, attention, weight, bias, groups=groups)
-        first = _first_block(x)
-        if first is None:
-            return kba._forward_in_blocks(x, attention, weight, bias, shape)
-        out, padded = torch.empty_like(x), kba._zero_padded(x, shape)
-        kba._forward_in_blocks(x[first], attention[first], weight, bias, shape)
-        del padded
+        copies = _fp32_copies(x, attention, x)
+        out = torch.empty_like(x)
+        del copies
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, attention, weight, bias = ctx.saved_tensors
-        grad, shape, first = grad.to(x.dtype), ctx.shape, _first_block(x)
-        if first is None:
-            grads = kba._backward_in_blocks(grad, x, attention, weight, bias, shape)
-            return *grads, None, None
-        padded = kba._zero_padded(x, shape)
-        grad_padded = torch.zeros_like(padded, dtype=torch.float32)
-        grad_attention = torch.empty_like(attention)
-        _, _, grad_weight, grad_bias = kba._backward_in_blocks(
-            grad[first], x[first], attention[first], weight, bias, shape
-        )
-        r = shape.kernel // 2
-        grad_x = grad_padded[:, :, r : r + x.shape[2], r : r + x.shape[3]]
-        return grad_x, grad_attention, grad_weight, grad_bias, None, None
+        copies = _fp32_copies(x, attention, grad, x, attention)
+        grads = [torch.empty_like(tensor) for tensor in (x, attention, weight, bias)]
+        del copies
+        return *grads, None, None
 
 
-def _first_block(x: Tensor) -> tuple[slice, slice, slice] | None:
-    """Where the first of several blocks lies in [B, C, H, W]; None where one holds all."""
-    samples, rows = next(kba._blocks(x))
-    holds_all = samples.stop >= x.shape[0] and rows.stop >= x.shape[2]
-    return None if holds_all else (samples, slice(None), rows)
+def _fp32_copies(*images: Tensor) -> list[Tensor]:
+    return [torch.empty_like(image, dtype=torch.float32) for image in images]
 
 
 @contextmanager
 def _kernel_basis_on_meta(model: nn.Module, *, amp: bool) -> Iterator[None]:
     """Let the kernel-basis layers of a model run, inside of the context, on the meta device."""
-    layers = [m for m in model.modules() if isinstance(m, kba.KernelBasisAttention)]
+    layers = [m for m in model.modules() if isinstance(m, KernelBasisAttention)]
     dtype = torch.bfloat16 if amp else torch.float32
     for layer in layers:
 

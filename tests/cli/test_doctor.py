@@ -9,6 +9,7 @@ from kbdenoise.cli import checks
 from kbdenoise.cli.app import main
 from kbdenoise.cli.checks import Finding, examine, kaggle_credentials
 from kbdenoise.cli.complete import contests_in
+from kbdenoise.models import kba_native
 
 Captured = pytest.CaptureFixture[str]
 
@@ -46,7 +47,9 @@ def test_a_machine_that_can_run_these_tests_is_healthy(capsys: Captured) -> None
     states = {f["name"]: f["state"] for f in content["findings"]}
     assert code == 0
     assert content["healthy"] is True
-    assert {"python", "torch", "cpu", "cuda", "mps", "opencv", "disk", "memory"} <= set(states)
+    assert {"python", "torch", "kernels", "cpu", "cuda", "mps", "opencv", "disk", "memory"} <= set(
+        states
+    )
     assert "broken" not in states.values()
 
 
@@ -218,3 +221,16 @@ def test_a_closed_folder_above_is_a_finding_and_no_traceback(
     assert finding("contests").text == "none in data/ yet"
     assert finding("folders").state == "broken"
     assert finding("kaggle").state == "absent"
+
+
+def test_a_machine_without_compiled_kernels_is_told_the_cure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        kba_native, "trial", lambda: kba_native.Native(library=None, reason="there is no compiler")
+    )
+
+    found = checks._kernels()
+
+    assert (found.state, "half the speed" in found.text) == ("absent", True)
+    assert found.text.startswith("there is no compiler") and "apt install gcc" in found.cure

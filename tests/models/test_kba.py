@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from kbdenoise.errors import SettingsError
-from kbdenoise.models import kba
+from kbdenoise.models import kba_taps
 from kbdenoise.models.kba import KernelBasisAttention, kernel_basis_attention
+from kbdenoise.models.kba_shape import shape_of
 
 # batch, groups, gc, nset, k, height, width
 SHAPES = [
@@ -65,13 +66,13 @@ def tensors(
 
 
 def plain(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    shape = kba._shape_of(x, attention, weight, bias, groups=groups)
-    return kba._per_tap(x, attention, weight, bias, shape)
+    shape = shape_of(x, attention, weight, bias, groups=groups)
+    return kba_taps.per_tap(x, attention, weight, bias, shape)
 
 
 @pytest.fixture(params=[10**6, 6], ids=["one-block", "many-blocks"])
 def block_pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(kba, "_BLOCK_PIXELS_CPU", request.param)
+    monkeypatch.setattr(kba_taps, "_BLOCK_PIXELS_CPU", request.param)
     return int(request.param)
 
 
@@ -192,10 +193,10 @@ def test_only_the_inputs_are_kept_for_the_backward_pass() -> None:
 
 @pytest.mark.parametrize("limit", [1, 4, 7, 12, 24, 1000])
 def test_blocks_cover_every_pixel_once(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kba, "_BLOCK_PIXELS_CPU", limit)
+    monkeypatch.setattr(kba_taps, "_BLOCK_PIXELS_CPU", limit)
     x = torch.zeros(5, 1, 3, 4)
 
-    for samples, rows in kba._blocks(x):
+    for samples, rows in kba_taps._blocks(x):
         x[samples, :, rows] += 1
         assert x[samples, :, rows].numel() <= max(limit, 4)
 

@@ -102,17 +102,6 @@ def test_kernel_basis_attention_keeps_on_meta_what_the_operator_keeps(amp: bool)
     assert (answer.shape, answer.dtype) == (out.shape, out.dtype)
 
 
-def test_one_of_several_blocks_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = {"patch": 64, "batch": 4, "amp": False, **SMALL_KBNET}
-    whole = estimate("kbnet-s", **case)
-
-    monkeypatch.setattr(kba, "_BLOCK_PIXELS", 1024)
-    in_blocks = estimate("kbnet-s", **case)
-
-    assert in_blocks.kept_bytes == whole.kept_bytes
-    assert whole.weights_bytes < in_blocks.total_bytes < whole.total_bytes
-
-
 def test_weights_moments_and_average_are_counted_to_the_byte() -> None:
     model = on_meta("dncnn", depth=5, width=8)
     weights = 4 * sum(p.numel() for p in model.parameters())

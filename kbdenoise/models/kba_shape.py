@@ -1,0 +1,45 @@
+"""The sizes of one kernel-basis attention, read from its tensors."""
+
+from math import isqrt
+from typing import NamedTuple
+
+from torch import Tensor
+
+from kbdenoise.errors import SettingsError
+
+
+class Shape(NamedTuple):
+    """C channels in groups of gc, `nset` kernels of side `kernel` in the basis."""
+
+    channels: int
+    groups: int
+    group_channels: int
+    nset: int
+    kernel: int
+
+    @property
+    def taps(self) -> list[tuple[int, int]]:
+        """Offsets of the taps into the zero-padded image, rows first."""
+        return [(y, x) for y in range(self.kernel) for x in range(self.kernel)]
+
+
+def shape_of(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, *, groups: int) -> Shape:
+    """Raises SettingsError when the tensors do not fit each other."""
+    channels, nset = x.shape[1], attention.shape[1]
+    group_channels = channels // groups
+    kernel = isqrt(weight.shape[-1] // (channels * group_channels)) if group_channels else 0
+    fits = (
+        channels == groups * group_channels
+        and kernel % 2 == 1
+        and weight.shape == (1, nset, channels * group_channels * kernel**2)
+        and bias.shape == (1, nset, channels)
+        and (x.shape[0], *x.shape[2:]) == (attention.shape[0], *attention.shape[2:])
+    )
+    if not fits:
+        raise SettingsError(
+            f"kernel-basis attention of {groups} groups cannot combine an input of shape "
+            f"{tuple(x.shape)}, attention {tuple(attention.shape)}, weight {tuple(weight.shape)} "
+            f"and bias {tuple(bias.shape)}",
+            hint="see the shapes in the documentation of kernel_basis_attention",
+        )
+    return Shape(channels, groups, group_channels, nset, kernel)
