@@ -6,20 +6,16 @@ dataclasses. Precedence: default < preset < `--config` < option. `0` means off, 
 
 import json
 import math
-import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from decimal import Decimal
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from kbdenoise.errors import SettingsError, nearest
+from kbdenoise.notation import hyper_text, native, parameter_count, parse_hyper, seconds
 
 Config = TypeVar("Config", bound="TrainConfig | PredictConfig")
-_PAIR = re.compile(  # name=value, the value a list, a text in quotes, or a single word
-    r"""[\s,]*([\w.+-]+)\s*=\s*(\[[^][]*\]|\([^()]*\)|"[^"]*"|'[^']*'|[^][()"'=\s,]+)(?=[\s,]|$)"""
-)
 Preset = Literal["quick", "standard", "best"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 
@@ -38,24 +34,6 @@ def setting(
     """
     metadata = {"help": help, "min": min, "max": max, "parse": parse}
     return field(default=default, metadata=metadata)
-
-
-# 10_000_000, 10,000,000 or 1.5; a comma parts thousands, so that 1,5M is refused and not 15M.
-_COUNT = r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*)(?:\.[0-9]+)?)([kKmMgG]?)"
-
-
-def parameter_count(text: str) -> int:
-    """A number of parameters such as 10M, 500k, 1.5M or 10_000_000. Raises SettingsError."""
-    match = re.fullmatch(_COUNT, text.strip())
-    if match:
-        factor = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2].lower()]
-        value = Decimal(re.sub("[_,]", "", match[1])) * factor
-        if value == int(value):
-            return int(value)
-    raise SettingsError(
-        f"--max-params {text!r} is no number of parameters",
-        hint="write 10M, 500k, 1.5M, 10_000_000 or a plain whole number",
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +213,7 @@ def resolve(base: Config, *changes: tuple[str, Mapping[str, Any]]) -> Config:
                     f"{source}: unknown setting '{name}'", hint=nearest(name, sections)
                 )
             hyper = name == "hyper" and isinstance(value, Mapping)
-            content[sections[name]][name] = _hyper_text(value) if hyper else value
+            content[sections[name]][name] = hyper_text(value) if hyper else value
     sources = [source for source, layer in changes if layer]
     return validated(type(base), content, source=" + ".join(sources) or "settings")
 
@@ -285,15 +263,6 @@ def section_of(kind: type) -> dict[str, str]:
     return {f.name: name for name, section in get_type_hints(kind).items() for f in fields(section)}
 
 
-def replace_settings(config: Config, **values: Any) -> Config:
-    """A copy of `config` with some settings changed, each found by its name."""
-    sections = section_of(type(config))
-    for name, value in values.items():
-        section = getattr(config, sections[name])
-        config = replace(config, **{sections[name]: replace(section, **{name: value})})
-    return config
-
-
 def to_toml(config: TrainConfig | PredictConfig) -> str:
     """The configuration as readable TOML, complete, one comment a line from the setting's help."""
     lines = []
@@ -304,62 +273,6 @@ def to_toml(config: TrainConfig | PredictConfig) -> str:
             lines.append(f"{f.name} = {_toml_value(section[f.name])}  # {f.metadata['help']}")
         lines.append("")
     return "\n".join(lines)
-
-
-def seconds(text: str, *, name: str) -> float:
-    """A duration such as 8h, 1h30m, 90m, 45s or 0 in seconds. Raises SettingsError."""
-    if text == "0":
-        return 0.0
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
-    if not text or not match:
-        raise SettingsError(f"{name} {text!r} is no duration", hint="write 8h, 1h30m, 90m or 45s")
-    hours, minutes, rest = (int(part or 0) for part in match.groups())
-    return float(3600 * hours + 60 * minutes + rest)
-
-
-def parse_hyper(text: str) -> dict[str, Any]:
-    """Hyper-parameters from pairs such as `encoder_blocks=[2,2,4] norm=none lightweight=true`.
-
-    Spaces or commas part them; a value that is not JSON is taken as text. Raises SettingsError
-    where the text cannot be read; whether a model has them is for its builder to say.
-    """
-    values: dict[str, Any] = {}
-    position = 0
-    while match := _PAIR.match(text, position):
-        name, value = match[1], match[2]
-        if name == "channels":
-            raise SettingsError(
-                "--hyper cannot set channels, which are the contest's",
-                hint="leave it out; a contest's channels stand in its contest.toml",
-            )
-        if name in values:
-            raise SettingsError(f"--hyper names {name} twice", hint="leave one of them out")
-        values[name] = _hyper_value(value)
-        position = match.end()
-    if rest := text[position:].strip(" ,\t\n"):
-        raise SettingsError(
-            f"--hyper cannot be read from '{rest}' on",
-            hint="write pairs such as 'encoder_blocks=[2,2,4] norm=none lightweight=true'",
-        )
-    return values
-
-
-def _hyper_text(values: Mapping[str, Any]) -> str:
-    """Hyper-parameters given in Python as a mapping, in the form of `--hyper`."""
-    return " ".join(
-        f"{name}={json.dumps(value, default=_native)}" for name, value in values.items()
-    )
-
-
-def _hyper_value(text: str) -> Any:
-    if text in ("True", "False"):
-        return text == "True"
-    if text[0] in "'(":
-        text = text[1:-1] if text[0] == "'" else f"[{text[1:-1].rstrip(', ')}]"
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _checked_section(kind: type, values: Mapping[str, Any], *, source: str) -> Any:
@@ -374,7 +287,7 @@ def _checked_section(kind: type, values: Mapping[str, Any], *, source: str) -> A
     try:
         # As JSON, where strict still lets a table become a dataclass and 1 a float, but neither
         # true nor "8" a number.
-        text = json.dumps({**values, **parsed}, default=_native)
+        text = json.dumps({**values, **parsed}, default=native)
         section: Any = TypeAdapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
@@ -392,11 +305,6 @@ def _check_range(value: Any, metadata: Mapping[str, Any], *, source: str) -> Non
     if (low is not None and value < low) or (high is not None and value > high):
         limits = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
         raise SettingsError(f"{source} = {value} must be {limits}")
-
-
-def _native(value: object) -> object:
-    """An array's scalar as Python's own number; anything else as text, to be refused by type."""
-    return value.item() if hasattr(value, "item") else str(value)
 
 
 def _toml_value(value: object) -> str:

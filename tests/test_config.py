@@ -15,7 +15,6 @@ from kbdenoise.config import (
     parameter_count,
     parse_hyper,
     read_settings,
-    replace_settings,
     resolve,
     seconds,
     section_of,
@@ -185,7 +184,7 @@ def test_a_file_may_hold_what_only_makes_sense_with_an_option(tmp_path: Path) ->
 
 
 def test_settings_are_replaced_by_name_whatever_their_section() -> None:
-    config = replace_settings(TrainConfig(), patch=64, lr=0.5)
+    config = resolve(TrainConfig(), ("settings", {"patch": 64, "lr": 0.5}))
 
     assert (config.data.patch, config.optimiser.lr) == (64, 0.5)
 

@@ -116,8 +116,8 @@ def show(
         raise SettingsError(
             f"there is no model called {name!r}", hint=nearest(name, [*MODELS, *SUMMARIES])
         )
-    from kbdenoise.config import parse_hyper
     from kbdenoise.models.portrait import portray
+    from kbdenoise.notation import parse_hyper
 
     spec = find_model(name)
     chosen = size_name or next(iter(spec.sizes))

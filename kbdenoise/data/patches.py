@@ -58,9 +58,9 @@ class PatchSampler:
     right angles (`turns`), mirrored or not (`flips`); without `turns`, the flips are left to right
     and top to bottom. Values are never interpolated. With `pages`, each patch comes with the
     thumbnail of its picture.
-    With several processes, number `rank` of `n` takes the steps `step * n + rank`.
 
-    Raises SettingsError if a picture is smaller than the patch.
+    Raises SettingsError if a picture is smaller than the patch, with the largest one that fits and
+    is of the model's `multiple`.
     """
 
     def __init__(
@@ -73,9 +73,10 @@ class PatchSampler:
         seed: int,
         flips: bool = True,
         turns: bool = True,
+        multiple: int = 1,
         pages: bool = False,
     ) -> None:
-        _check(store, indices, patch=patch)
+        _check(store, indices, patch=patch, multiple=multiple)
         self.store = store
         self.indices = tuple(indices)
         self.patch = patch
@@ -196,16 +197,17 @@ def prefetch(
         pool.shutdown(cancel_futures=True)
 
 
-def _check(store: Store, indices: Sequence[int], *, patch: int) -> None:
+def _check(store: Store, indices: Sequence[int], *, patch: int, multiple: int) -> None:
     if not indices:
         raise SettingsError("there are no pictures to cut patches from", hint="see --folds")
     small = [i for i in indices if min(store.size(i)) < patch]
     if not small:
         return
     height, width = store.size(small[0])
+    fitting = min(min(store.size(i)) for i in small) // multiple * multiple
+    advice = f"use --patch {fitting} or smaller" if fitting else "choose another --model"
     more = f" (and {len(small) - 1} more are too small)" if len(small) > 1 else ""
     raise SettingsError(
         f"{store.name(small[0])} is {width}x{height} px, smaller than a patch of {patch} px{more}",
-        hint=f"use --patch {min(min(store.size(i)) for i in small)} or smaller, or list such "
-        f"pictures in {store.folder.parent.parent / SKIP_FILE}",
+        hint=f"{advice}, or list such pictures in {store.folder.parent.parent / SKIP_FILE}",
     )

@@ -7,7 +7,7 @@ import json
 import math
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -176,41 +176,48 @@ def write_filter(path: Path, card: FilterCard) -> None:
 
 def read_filter(path: Path) -> FilterCard:
     """Read filter.toml. Raises DataError if it is missing, damaged, or asks for the impossible."""
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", hint="train it anew") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid TOML: {error}", hint="train it anew") from error
+    names = [f.name for f in fields(FilterCard)]
+    if unknown := [name for name in content if name not in names]:
+        hint = nearest(unknown[0], names)
+        raise DataError(f"{path} does not describe a filter: unknown '{unknown[0]}'", hint=hint)
     try:
-        card = FilterCard(**({"chosen_score": math.nan} | content))
-        _check_card(card)
-    except TypeError as error:
+        card = TypeAdapter(FilterCard).validate_python({"chosen_score": math.nan} | content)
+        return replace(card, parameters=_checked_parameters(card))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
         raise DataError(
-            f"{path} does not describe a filter: {error}", hint="train it anew"
+            f"{path} does not describe a filter: {where}: {first['msg']}", hint="train it anew"
         ) from error
     except SettingsError as error:
         raise DataError(f"{path}: {error.message}", hint=error.hint) from error
-    return card
 
 
-def _check_card(card: FilterCard) -> None:
-    """Raises SettingsError, or TypeError for content of the wrong kind."""
+def _checked_parameters(card: FilterCard) -> dict[str, Any]:
+    """Raises SettingsError for what the filter cannot be."""
     chosen = find_filter(card.name)
-    if card.channels not in (1, 3) or not isinstance(card.parameters, dict):
-        raise TypeError("channels are 1 or 3, parameters are a table")
+    if card.channels not in (1, 3):
+        raise SettingsError(f"channels are {card.channels}", hint="they are 1 or 3")
     names = ["curves"] if chosen.fit else list(chosen.grid)
     for name in {*names, *card.parameters}:
         if name not in card.parameters or name not in names:
             what = "is not a parameter of" if name in card.parameters else "is missing for"
             raise SettingsError(f"{name} {what} {card.name}", hint=nearest(name, names))
-    for name, value in card.parameters.items():
-        if chosen.fit is None:
-            card.parameters[name] = chosen.grid[name].checked(value, where=name)
-        elif not _are_curves(value, card.channels):
-            raise SettingsError(
-                f"{name} are not {card.channels} lists of numbers", hint="one list a channel"
-            )
+    if chosen.fit is None:
+        return {n: chosen.grid[n].checked(value, where=n) for n, value in card.parameters.items()}
+    if not _are_curves(card.parameters["curves"], card.channels):
+        raise SettingsError(
+            f"curves are not {card.channels} lists of numbers", hint="one list a channel"
+        )
+    return dict(card.parameters)
 
 
 def _are_curves(value: Any, channels: int) -> bool:

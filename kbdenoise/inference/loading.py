@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kbdenoise.config import PredictConfig, parse_hyper, resolve
+from kbdenoise.config import PredictConfig, resolve
 from kbdenoise.contests.contest import LocalContest, open_contest
 from kbdenoise.devices import DeviceChoice, choose_device, enough_memory, free_memory_bytes
 from kbdenoise.errors import DataError, SettingsError
@@ -15,6 +15,7 @@ from kbdenoise.imaging.tiles import TilePlan
 from kbdenoise.inference.engines import Restorer, load_restorer
 from kbdenoise.inference.filters import FilterRestorer, filter_device, read_filter
 from kbdenoise.inference.restore import plan_tiles, restore_image
+from kbdenoise.notation import parse_hyper
 from kbdenoise.runs.folder import Run, find_run
 
 

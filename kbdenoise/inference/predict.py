@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kbdenoise.config import parse_hyper
 from kbdenoise.contests.contest import LocalContest, open_contest
 from kbdenoise.devices import enough_memory
 from kbdenoise.errors import DataError, SettingsError
@@ -23,6 +22,7 @@ from kbdenoise.imaging.files import (
 )
 from kbdenoise.inference.loading import Loaded, contest_of, load_file, load_run
 from kbdenoise.inference.restore import restore_pixels
+from kbdenoise.notation import parse_hyper
 from kbdenoise.progress import Advance, Fact, Progress, silent
 from kbdenoise.runs.folder import read_json, write_json
 

@@ -13,13 +13,16 @@ from torch.func import functional_call
 from kbdenoise.models.channel_attention import ChannelAttention
 from kbdenoise.models.kba import KernelBasisAttention
 
+_LAYERS = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+_COUNTED = _LAYERS | KernelBasisAttention | ChannelAttention
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Macs:
     """Multiply-accumulates of one forward pass, for one image. Biases and norms are not counted."""
 
-    conv: int
-    kernel_basis: int
+    conv: int = 0
+    kernel_basis: int = 0
     attention: int = 0
     """Products of queries, keys and values in channel attention."""
 
@@ -27,6 +30,13 @@ class Macs:
     def total(self) -> int:
         """All columns together."""
         return self.conv + self.kernel_basis + self.attention
+
+    def __add__(self, other: "Macs") -> "Macs":
+        return Macs(
+            conv=self.conv + other.conv,
+            kernel_basis=self.kernel_basis + other.kernel_basis,
+            attention=self.attention + other.attention,
+        )
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -39,19 +49,13 @@ def count_macs(model: nn.Module, *, channels: int, side: int) -> Macs:
 
     Nothing is computed: shapes alone go through the model, on torch's meta device.
     """
-    found = {"conv": 0, "kernel_basis": 0, "attention": 0}
+    total = Macs()
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(module, KernelBasisAttention):
-            found["kernel_basis"] += _kernel_basis_macs(*inputs)
-        elif isinstance(module, ChannelAttention):
-            found["attention"] += _channel_attention_macs(*inputs)
-        else:
-            found["conv"] += _layer_macs(module, inputs[0], output)
+        nonlocal total
+        total += module_macs(module, inputs, output)
 
-    layers = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
-    counted = layers | KernelBasisAttention | ChannelAttention
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, counted)]
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, _COUNTED)]
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
     image = torch.empty(1, channels, side, side, device="meta")
@@ -61,7 +65,18 @@ def count_macs(model: nn.Module, *, channels: int, side: int) -> Macs:
     finally:
         for hook in hooks:
             hook.remove()
-    return Macs(**found)
+    return total
+
+
+def module_macs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Macs:
+    """What one call of a module multiplied by itself, its parts left out."""
+    if isinstance(module, KernelBasisAttention):
+        return Macs(kernel_basis=_kernel_basis_macs(*inputs))
+    if isinstance(module, ChannelAttention):
+        return Macs(attention=_channel_attention_macs(*inputs))
+    if isinstance(module, _LAYERS):
+        return Macs(conv=_layer_macs(module, inputs[0], output))
+    return Macs()
 
 
 def _layer_macs(module: nn.Module, image: Tensor, output: Tensor) -> int:

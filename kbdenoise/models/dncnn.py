@@ -21,7 +21,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from kbdenoise.errors import DataError, SettingsError
-from kbdenoise.models.layers import check_counts, check_image_batch, relu_conv, zeroed
+from kbdenoise.models.layers import (
+    check_choice,
+    check_counts,
+    check_image_batch,
+    relu_conv,
+    zeroed,
+)
 from kbdenoise.models.reading import has_all
 from kbdenoise.models.spec import Architecture, Recognised, State
 
@@ -50,8 +56,7 @@ class DnCNN(nn.Module):
         super().__init__()
         check_counts("dncnn", channels=channels, width=width)
         check_counts("dncnn", least=2, depth=depth)
-        if norm not in ("batch", "none"):
-            raise SettingsError(f"norm of dncnn is {norm!r}", hint="choose 'batch' or 'none'")
+        check_choice("dncnn", "norm", norm, ("batch", "none"))
         if not norm_eps > 0:
             raise SettingsError(
                 f"norm_eps of dncnn is {norm_eps}",

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from kbdenoise.models.cost import _kernel_basis_macs, count_parameters
-from kbdenoise.models.kba import KernelBasisAttention
+from kbdenoise.models.cost import count_parameters, module_macs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +18,7 @@ class Layer:
     """Name of its class; of a plain sequence, what it is made of."""
     parameters: int
     macs: int
-    """Multiply-accumulates of one image, kernel-basis products counted."""
+    """Multiply-accumulates of one image, attention counted."""
     output: tuple[int, ...]
     """Shape of what it gives for one image: channels, height, width."""
 
@@ -35,37 +33,33 @@ def outline(
     square image that work is counted for.
     """
     outputs: dict[str, tuple[int, ...]] = {}
-    kernel_basis: dict[str, int] = {}
+    macs: Counter[str] = Counter()
     names = {module: name for name, module in model.named_modules()}
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
         if isinstance(output, Tensor):
             outputs[names[module]] = tuple(output.shape[1:])
-        if isinstance(module, KernelBasisAttention):
-            kernel_basis[names[module]] = _kernel_basis_macs(*inputs)
+            macs[names[module]] += module_macs(module, inputs, output).total
 
     hooks = [module.register_forward_hook(note) for module in names]
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad():
             model(torch.empty(1, channels, side, side, device="meta"))
     finally:
         for hook in hooks:
             hook.remove()
-    flops = counter.get_flop_counts()
     chosen = _innermost(model, set(outputs)) if whole else _parts(model, set(outputs))
     rows = []
     for name in sorted(chosen, key=list(outputs).index):
         module = model.get_submodule(name)
         if not list(module.parameters()):
             continue
-        own = sum(flops.get(f"{type(model).__name__}.{name}", {}).values()) // 2
-        own += sum(m for n, m in kernel_basis.items() if f"{n}.".startswith(f"{name}."))
         rows.append(
             Layer(
                 name=name,
                 kind=_kind(module),
                 parameters=count_parameters(module),
-                macs=own,
+                macs=sum(n for part, n in macs.items() if f"{part}.".startswith(f"{name}.")),
                 output=outputs[name],
             )
         )

@@ -12,7 +12,7 @@ trains; images of two views (dual-pixel defocus deblurring) are not taken.
 """
 
 from math import isfinite
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.models.channel_attention import TransposedAttention
-from kbdenoise.models.layers import LayerNorm2d, widened
+from kbdenoise.models.layers import LayerNorm2d, check_choice, widened
 from kbdenoise.models.reading import has_all, shortest_scale
 from kbdenoise.models.spec import Architecture, Recognised, State
 from kbdenoise.models.transformer_u import MULTIPLE, TransformerU, named, read_transformer_u
@@ -49,10 +49,7 @@ def restormer(
 
     Raises SettingsError for a combination that cannot be built.
     """
-    if norm not in ("bias-free", "with-bias"):
-        raise SettingsError(
-            f"norm of restormer is {norm!r}", hint="choose 'bias-free' or 'with-bias'"
-        )
+    check_choice("restormer", "norm", norm, get_args(Norm))
     return TransformerU(
         name="restormer",
         channels=channels,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kbdenoise.atomic import write_text
-from kbdenoise.config import TrainConfig, parse_hyper, seconds, to_toml
+from kbdenoise.config import TrainConfig, to_toml
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.splits import evenly
 from kbdenoise.devices import enough_memory, free_memory_bytes
@@ -31,6 +31,7 @@ from kbdenoise.inference.filters import (
 from kbdenoise.inference.restore import restoring
 from kbdenoise.inference.scoring import ImageScore, pooled, pooled_untouched, score_pictures
 from kbdenoise.models.zoo import MODELS
+from kbdenoise.notation import parse_hyper, seconds
 from kbdenoise.progress import Advance, Fact, Note, Progress
 from kbdenoise.runs.folder import Run, RunRecord, Status, create_run, environment, now
 from kbdenoise.runs.history import COLUMNS, write_history

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-from kbdenoise.config import seconds
 from kbdenoise.data.patches import Batch, prefetch, to_tensor
 from kbdenoise.devices import free_memory_bytes
 from kbdenoise.errors import DataError
@@ -17,6 +16,7 @@ from kbdenoise.inference.engines import TorchRestorer
 from kbdenoise.inference.restore import restoring
 from kbdenoise.inference.scoring import pooled, score_pictures
 from kbdenoise.models.weights import save_weights
+from kbdenoise.notation import seconds
 from kbdenoise.progress import Advance, Note, Progress
 from kbdenoise.training.losses import LOSSES
 from kbdenoise.training.schedules import warmup_cosine

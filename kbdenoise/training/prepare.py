@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kbdenoise.config import TrainConfig, parse_hyper
+from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.pairs import find_pairs
 from kbdenoise.data.patches import PatchSampler
@@ -22,6 +22,7 @@ from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import load_weights
 from kbdenoise.models.widest import smaller_hint
 from kbdenoise.models.zoo import find_model, named_size
+from kbdenoise.notation import parse_hyper
 from kbdenoise.progress import Fact, Progress, counting
 from kbdenoise.runs.folder import Run, RunRecord, environment, now, write_json
 from kbdenoise.training.ema import WeightAverage
@@ -88,6 +89,7 @@ def gather(
             seed=config.data.seed,
             flips=config.data.flips,
             turns=config.data.turns,
+            multiple=info.multiple,
             pages=info.sees_page,
         ),
         groups=pairs.groups,

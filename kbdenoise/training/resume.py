@@ -7,7 +7,7 @@ from typing import Any
 from kbdenoise.config import CHANGEABLE, TrainConfig, read_settings, resolve, section_of
 from kbdenoise.contests.contest import open_contest
 from kbdenoise.devices import choose_device
-from kbdenoise.errors import DataError, SettingsError, nearest
+from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.models.build import describe_model
 from kbdenoise.models.spec import ModelInfo
@@ -41,8 +41,8 @@ def resumed_session(
             hint=f"choosing takes seconds; do it anew: kbdenoise train --model {record.model}",
         )
     before = _run_config(run)
-    _check_changes(before, given, run)
     chosen = resolve(before, ("settings", given))
+    _check_changes(before, chosen, given, run)
     device = choose_device(
         chosen.device.device, amp=chosen.device.amp, threads=chosen.device.threads
     )
@@ -71,13 +71,13 @@ def _model_of(run: Run) -> ModelInfo | None:
     return describe_model(card.model, channels=card.channels, **card.hyperparameters)
 
 
-def _check_changes(before: TrainConfig, given: Mapping[str, Any], run: Run) -> None:
+def _check_changes(
+    before: TrainConfig, chosen: TrainConfig, given: Mapping[str, Any], run: Run
+) -> None:
     sections = section_of(TrainConfig)
     for key, value in given.items():
-        if key not in sections:
-            raise SettingsError(f"settings: unknown setting '{key}'", hint=nearest(key, sections))
-        was = getattr(getattr(before, sections[key]), key)
-        if value != was and key not in CHANGEABLE:
+        was, now = (getattr(getattr(config, sections[key]), key) for config in (before, chosen))
+        if now != was and key not in CHANGEABLE:
             option = "--" + key.replace("_", "-")
             raise SettingsError(
                 f"{option} {value} cannot be changed: the run {run.name} was trained with {was}",

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from kbdenoise.atomic import write_bytes
-from kbdenoise.config import TrainConfig, seconds
+from kbdenoise.config import TrainConfig
 from kbdenoise.data.patches import PatchSampler
 from kbdenoise.data.splits import Split, evenly
 from kbdenoise.data.store import Store
@@ -22,6 +22,7 @@ from kbdenoise.errors import DataError
 from kbdenoise.imaging.metrics import Metric
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import ModelCard, save_weights
+from kbdenoise.notation import seconds
 from kbdenoise.runs.folder import Run, RunRecord, now
 from kbdenoise.runs.history import write_history
 from kbdenoise.training.ema import WeightAverage

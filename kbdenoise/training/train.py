@@ -22,6 +22,8 @@ from kbdenoise.config import (
 from kbdenoise.contests.contest import open_contest
 from kbdenoise.devices import DeviceChoice, choose_device, enough_memory
 from kbdenoise.errors import KbdenoiseError, SettingsError, nearest
+from kbdenoise.imaging.classical.table import FILTERS
+from kbdenoise.inference.filters import filter_device
 from kbdenoise.progress import Fact, Progress, silent
 from kbdenoise.runs.folder import Status, create_run
 from kbdenoise.training.filters import is_filter, train_filter
@@ -68,7 +70,8 @@ def train(
         if dry_run:
             return _result(session, "dry run")
     else:
-        device = _device(given, config)
+        asked = _asked_model(config, given)
+        device = filter_device() if asked and is_filter(asked) else _device(given, config)
         chosen = effective_settings(preset, device.kind, config, given)
         local = open_contest(name, data=data)
         if is_filter(chosen.model.model):
@@ -135,12 +138,20 @@ def effective_settings(
     )
 
 
+def _asked_model(config: Path | None, given: Mapping[str, Any]) -> str:
+    """The model that a person names; empty where preset or weights choose it."""
+    from_file = read_settings(TrainConfig, config) if config is not None else {}
+    return str({**from_file, **given}.get("model", ""))
+
+
 def _start(asked: Mapping[str, Any]) -> dict[str, str]:
     """What a weights file to start from settles: the model, and where the file lies."""
     if not asked.get("init"):
         return {}
     from kbdenoise.models.weights import read_card
 
+    if str(asked.get("model", "")) in FILTERS:
+        return {}  # which has its own refusal
     path = Path(str(asked["init"])).expanduser().resolve()
     held = read_card(path).model
     if asked.get("model", held) != held:

@@ -149,7 +149,7 @@ def test_weights_to_start_from_are_refused(contest: LocalContest, tmp_path: Path
     tiny = {"width": 4, "patch": 16, "batch": 2, "steps": 1}
     network = train_filter(contest, tmp_path, "unet", **tiny)
 
-    with pytest.raises(SettingsError, match="--model median contradicts --init"):
+    with pytest.raises(SettingsError, match="is for networks, and median"):
         train_filter(contest, tmp_path, "median", init=str(network.run / "last.safetensors"))
 
 

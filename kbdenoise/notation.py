@@ -1,0 +1,90 @@
+"""How people write what a setting holds: 8h, 10M, 'encoder_blocks=[2,2,4] norm=none'."""
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from kbdenoise.errors import SettingsError
+
+# 10_000_000, 10,000,000 or 1.5; a comma parts thousands, so that 1,5M is refused and not 15M.
+_COUNT = r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*)(?:\.[0-9]+)?)([kKmMgG]?)"
+_PAIR = re.compile(  # name=value, the value a list, a text in quotes, or a single word
+    r"""[\s,]*([\w.+-]+)\s*=\s*(\[[^][]*\]|\([^()]*\)|"[^"]*"|'[^']*'|[^][()"'=\s,]+)(?=[\s,]|$)"""
+)
+
+
+def parameter_count(text: str) -> int:
+    """A number of parameters such as 10M, 500k, 1.5M or 10_000_000. Raises SettingsError."""
+    match = re.fullmatch(_COUNT, text.strip())
+    if match:
+        factor = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2].lower()]
+        value = Decimal(re.sub("[_,]", "", match[1])) * factor
+        if value == int(value):
+            return int(value)
+    raise SettingsError(
+        f"--max-params {text!r} is no number of parameters",
+        hint="write 10M, 500k, 1.5M, 10_000_000 or a plain whole number",
+    )
+
+
+def seconds(text: str, *, name: str) -> float:
+    """A duration such as 8h, 1h30m, 90m, 45s or 0 in seconds. Raises SettingsError."""
+    if text == "0":
+        return 0.0
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not text or not match:
+        raise SettingsError(f"{name} {text!r} is no duration", hint="write 8h, 1h30m, 90m or 45s")
+    hours, minutes, rest = (int(part or 0) for part in match.groups())
+    return float(3600 * hours + 60 * minutes + rest)
+
+
+def parse_hyper(text: str) -> dict[str, Any]:
+    """Hyper-parameters from pairs such as `encoder_blocks=[2,2,4] norm=none lightweight=true`.
+
+    Spaces or commas part them; a value that is not JSON is taken as text. Raises SettingsError
+    where the text cannot be read; whether a model has them is for its builder to say.
+    """
+    values: dict[str, Any] = {}
+    position = 0
+    while match := _PAIR.match(text, position):
+        name, value = match[1], match[2]
+        if name == "channels":
+            raise SettingsError(
+                "--hyper cannot set channels, which are the contest's",
+                hint="leave it out; a contest's channels stand in its contest.toml",
+            )
+        if name in values:
+            raise SettingsError(f"--hyper names {name} twice", hint="leave one of them out")
+        values[name] = _hyper_value(value)
+        position = match.end()
+    if rest := text[position:].strip(" ,\t\n"):
+        raise SettingsError(
+            f"--hyper cannot be read from '{rest}' on",
+            hint="write pairs such as 'encoder_blocks=[2,2,4] norm=none lightweight=true'",
+        )
+    return values
+
+
+def hyper_text(values: Mapping[str, Any]) -> str:
+    """Hyper-parameters given in Python as a mapping, in the form of `--hyper`."""
+    return " ".join(f"{name}={json.dumps(value, default=native)}" for name, value in values.items())
+
+
+def _hyper_value(text: str) -> Any:
+    if text in ("True", "False"):
+        return text == "True"
+    if text[0] == "'":
+        return text[1:-1]
+    if text[0] == "(":
+        text = f"[{text[1:-1].rstrip(', ')}]"
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def native(value: object) -> object:
+    """An array's scalar as Python's own number; anything else as text, to be refused by type."""
+    return value.item() if hasattr(value, "item") else str(value)
