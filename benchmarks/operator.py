@@ -1,6 +1,6 @@
 """Kernel-basis attention against the authors' formulation, and against the machine's own speed.
 
-    python -m benchmarks.operator [--device cpu|cuda] [--quick]
+    python -m benchmarks.operator [--quick]
 
 In one run and on the same tensors: our operator, our plain torch form, and the authors' formulation
 (every pixel's whole kernel in memory, an unfolded image, one small product a pixel and group; its
@@ -13,11 +13,11 @@ figures and writes them to benchmarks/results/.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -202,9 +202,17 @@ def memory_of(form: Form) -> float:
     torch.autograd.grad(form(*small, groups=groups).sum(), small)
     channels, side = MEMORY_SHAPE
     inputs, upstream = tensors(channels, side), torch.randn(1, channels, side, side)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_mib(reset=True)
     torch.autograd.grad(form(*inputs, groups=channels // GROUP_CHANNELS), inputs, upstream)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _peak_mib() - before
+
+
+def _peak_mib(*, reset: bool = False) -> float:
+    """The most that this process held since its start or the last reset; Linux tells."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 if __name__ == "__main__":

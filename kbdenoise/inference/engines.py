@@ -14,7 +14,8 @@ from torch import nn
 from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage
-from kbdenoise.models.build import describe_model
+from kbdenoise.models.build import describe_model, laid_out
+from kbdenoise.models.layers import fold_scales
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import ModelCard, load_weights
 
@@ -54,7 +55,7 @@ class TorchRestorer:
     """A torch model on a device, behind the Restorer protocol."""
 
     def __init__(self, model: nn.Module, *, info: ModelInfo, device: DeviceChoice) -> None:
-        self.model = model.to(device.kind).eval()
+        self.model = laid_out(model.to(device.kind), name=info.name, device=device.kind).eval()
         self.info = info
         self.device = device
         self.bytes_per_pixel = _working_bytes_per_pixel(self.model, info)
@@ -104,6 +105,7 @@ def load_restorer(
             hint="only gray and colour pictures can be restored: use weights for 1 or 3 channels",
         )
     info = describe_model(card.model, channels=card.channels, **card.hyperparameters)
+    fold_scales(model)
     return TorchRestorer(model, info=info, device=device), card
 
 

@@ -97,6 +97,18 @@ def describe_model(
     )
 
 
+def laid_out(model: "nn.Module", *, name: str, device: str) -> "nn.Module":
+    """The model itself, its tensors in the memory format that is fastest on `device`.
+
+    Its activations follow its weights. See `benchmarks.layouts` for what is gained.
+    """
+    import torch
+
+    if device == "cpu" and find_model(name).channels_last:
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
 def _short(value: float) -> str:
     text = repr(value)
     return text if len(text) <= 20 else f"{text[:17]}..."

@@ -69,6 +69,15 @@ def kernel_basis_attention(
     return result
 
 
+def fold_into_basis(weight: Tensor, bias: Tensor, scale: Tensor | None) -> None:
+    """Multiply what the attention gives by `scale` [1, C, 1, 1], for good, in its basis."""
+    if scale is None:
+        return  # folded before
+    per_channel = scale.flatten().repeat_interleave(weight.shape[2] // scale.numel())
+    weight *= per_channel  # [1, nset, C * gc * k * k]: rows of an output channel lie together
+    bias *= scale.flatten()
+
+
 def engine(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, *, groups: int) -> str:
     """Which engine takes these tensors, and why, in words such as `C: compiled by gcc`."""
     shape = shape_of(x, attention, weight, bias, groups=groups)
@@ -101,14 +110,14 @@ def _has_triton() -> bool:
 def _attend(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     shape = shape_of(x, attention, weight, bias, groups=groups)
     if not x.numel():
-        return torch.empty_like(x, memory_format=torch.contiguous_format)
+        return torch.empty_like(x)
     if kba_native.takes(x, shape):
         return kba_native.forward(x, attention, weight, bias, shape)
     if _fused(x):
         from kbdenoise.models import kba_triton
 
-        return kba_triton.forward(x, attention, weight, bias, shape)
-    return kba_taps.forward(x, attention, weight, bias, shape)
+        return _like(x, kba_triton.forward(x, attention, weight, bias, shape))
+    return _like(x, kba_taps.forward(x, attention, weight, bias, shape))
 
 
 @torch.library.custom_op("kbdenoise::kernel_basis_attention_backward", mutates_args=())
@@ -116,45 +125,44 @@ def _attend_backward(
     grad: Tensor, x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, groups: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shape = shape_of(x, attention, weight, bias, groups=groups)
+    inputs = (x, attention, weight, bias)
     if not x.numel():
-        return _empty_gradients(grad, x, attention, weight, bias, groups)
-    if kba_native.takes(x, shape):
-        return kba_native.backward(grad, x, attention, weight, bias, shape)
-    if _fused(x):
+        grads = (torch.zeros_like(x), torch.zeros_like(attention), weight * 0, bias * 0)
+    elif kba_native.takes(x, shape):
+        grads = kba_native.backward(grad, *inputs, shape)
+    elif _fused(x):
         from kbdenoise.models import kba_triton
 
-        return kba_triton.backward(grad, x, attention, weight, bias, shape)
-    grads = kba_taps.backward(grad.to(x.dtype), x, attention, weight, bias, shape)
-    like = (x, attention, weight, bias)
-    found = [g.to(t.dtype).contiguous() for g, t in zip(grads, like, strict=True)]
-    return found[0], found[1], found[2], found[3]
+        grads = kba_triton.backward(grad, *inputs, shape)
+    else:
+        grads = kba_taps.backward(grad.to(x.dtype), *inputs, shape)
+    return (
+        _like(x, grads[0]),
+        _like(attention, grads[1]),
+        _like(weight, grads[2]),
+        _like(bias, grads[3]),
+    )
+
+
+def _like(model: Tensor, values: Tensor) -> Tensor:
+    """`values` in the type and memory format that the operator's fake forms promise."""
+    made = torch.empty_like(model)
+    if values.dtype == made.dtype and values.stride() == made.stride():
+        return values
+    return made.copy_(values)
 
 
 @_attend.register_fake
 def _(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return torch.empty_like(x)
 
 
 @_attend_backward.register_fake
 def _(
     grad: Tensor, x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, groups: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x, attention, weight, bias = (
-        torch.empty_like(t, memory_format=torch.contiguous_format)
-        for t in (x, attention, weight, bias)
-    )
-    return x, attention, weight, bias
-
-
-def _empty_gradients(
-    grad: Tensor, x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, groups: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of a batch without pixels: the basis has gradients of zero."""
-    x, attention, weight, bias = (
-        torch.zeros_like(t, memory_format=torch.contiguous_format)
-        for t in (x, attention, weight, bias)
-    )
-    return x, attention, weight, bias
+    like = [torch.empty_like(tensor) for tensor in (x, attention, weight, bias)]
+    return like[0], like[1], like[2], like[3]
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -29,11 +29,22 @@ enum { LANES = 4, VECTORS = 3, NSET_VECTORS = 4, GRADIENT_ROWS = 3 };
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
 
+/* Keeps a vector in a register, where the compiler would load it anew for every use: on x86 the
+   loads, not the sums, would then set the pace. */
+#if defined(__x86_64__)
+#define KEEP(vector) __asm__("" : "+x"(vector))
+#elif defined(__aarch64__)
+#define KEEP(vector) __asm__("" : "+w"(vector))
+#else
+#define KEEP(vector)
+#endif
+
 enum {
     ROWS = 4,                                /* of the basis at once: ROWS * VECTORS sums */
     PIXELS = VECTORS * LANES,                /* of a block: one set of registers */
-    BLOCKS = PIXELS >= 96 ? 2 : 5,           /* of a strip, which stays in the nearest cache */
+    BLOCKS = PIXELS >= 96 ? 2 : 3,           /* of a strip, which stays in the nearest cache */
     STRIP = BLOCKS * PIXELS,
+    TURNED = 16,                             /* pixels at once where channels lie side by side */
     PRODUCTS = 32,                           /* rows of the basis in one step of a gradient */
     NSET_BLOCK = NSET_VECTORS * LANES,       /* bases that a row of the weight gradient holds */
     MOST_NSET = 256
@@ -59,12 +70,59 @@ static long input_channel(const Shape *s, long row) {
 
 static long least(long a, long b) { return a < b ? a : b; }
 
+/* Steps in memory, in floats, from one channel, row or pixel of an image to the next. */
+typedef struct {
+    long channel, row, pixel;
+} Steps;
+
+static void copy_row(float *to, long to_channel, long to_pixel, const float *from,
+                     long from_channel, long from_pixel, long channels, long width) {
+    if (to_pixel == 1 && from_pixel == 1) {
+        for (long c = 0; c < channels; c++)
+            memcpy(to + c * to_channel, from + c * from_channel, width * sizeof(float));
+        return;
+    }
+    for (long x = 0; x < width; x += TURNED) /* so few that their cache lines stay */
+        for (long c = 0; c < channels; c++)
+            for (long i = x; i < least(width, x + TURNED); i++)
+                to[c * to_channel + i * to_pixel] = from[c * from_channel + i * from_pixel];
+}
+
+/* Rows `begin` to `end` of the padded picture, margins counted, from an image of any strides. */
+void kba_pad(const float *image, const Steps *steps, float *planes, long plane, long channels,
+             long height, long width, long margin, long begin, long end) {
+    long stride = width + 2 * margin;
+    for (long y = begin; y < end; y++) {
+        float *to = planes + y * stride;
+        int inside = y >= margin && y < height + margin;
+        for (long c = 0; c < channels; c++) {
+            memset(to + c * plane, 0, (inside ? margin : stride) * sizeof(float));
+            memset(to + c * plane + stride - margin, 0, margin * sizeof(float));
+        }
+        if (inside)
+            copy_row(to + margin, plane, 1, image + (y - margin) * steps->row, steps->channel,
+                     steps->pixel, channels, width);
+    }
+}
+
+/* The way back, without margins: rows `begin` to `end` of the image. */
+void kba_unpad(const float *planes, long plane, float *image, const Steps *steps, long channels,
+               long width, long margin, long begin, long end) {
+    long stride = width + 2 * margin;
+    for (long y = begin; y < end; y++)
+        copy_row(image + y * steps->row, steps->channel, steps->pixel,
+                 planes + (y + margin) * stride + margin, plane, 1, channels, width);
+}
+
 /* sums[j][v] += values[k][j] * planes[k][v], over k: the one hot loop of this file. */
 static inline __attribute__((always_inline)) void multiply(
     vec sums[ROWS][VECTORS], const float *values, const float *planes, long count) {
     for (long k = 0; k < count; k++, values += ROWS, planes += PIXELS) {
         vec plane[VECTORS];
-        for (int v = 0; v < VECTORS; v++) plane[v] = *(const vec *)(planes + v * LANES);
+        for (int v = 0; v < VECTORS; v++) {
+            plane[v] = *(const vec *)(planes + v * LANES);
+            KEEP(plane[v]);
+        }
         for (int j = 0; j < ROWS; j++)
             for (int v = 0; v < VECTORS; v++) sums[j][v] += values[j] * plane[v];
     }

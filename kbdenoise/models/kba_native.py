@@ -29,6 +29,7 @@ _SOURCE = Path(__file__).with_name("kba_cpu.c")
 _FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-Wno-psabi")
 _COMPILE_S = 120.0  # longest that the compiler may take; it takes one or two
 _TASK_MACS = 4_000_000  # a task's least work, half a millisecond: threads cost 30 microseconds
+_TASK_COPIES = 500_000  # a task's least copied values, a quarter of a millisecond
 _TASKS_PER_THREAD = 4  # so that one that another program slows down is not waited for
 _ROWS = 4  # of the basis side by side, as kba_cpu.c wants them
 
@@ -165,6 +166,10 @@ class _CShape(ctypes.Structure):
     )
 
 
+class _CSteps(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_long) for name in ("channel", "row", "pixel"))
+
+
 class _Picture:
     """Where the pixels of an image [B, C, H, W] lie in padded planes, and what the C code is told.
 
@@ -173,6 +178,7 @@ class _Picture:
     """
 
     def __init__(self, x: Tensor, shape: Shape, library: ctypes.CDLL, *, sign: int = 1) -> None:
+        self.library = library
         self.batch, _, self.height, self.width = x.shape
         self.margin = r = shape.kernel // 2
         self.stride = self.width + 2 * r
@@ -188,15 +194,51 @@ class _Picture:
 
     def padded(self, image: Tensor) -> Tensor:
         """[B, C, H, W] of any type and strides -> fp32 planes [B, C, plane]."""
-        planes = torch.zeros(*image.shape[:2], self.plane, dtype=torch.float32)
-        self.inside(planes).copy_(image)
+        image = image.float()
+        channels = image.shape[1]
+        planes = self.empty(channels)
+        planes[:, :, self.size :] = 0
+
+        def rows(piece: tuple[int, int, int]) -> None:
+            sample, begin, end = piece
+            self.library.kba_pad(
+                _address(image[sample]),
+                ctypes.byref(_CSteps(*image.stride()[1:])),
+                _address(planes[sample]),
+                *map(ctypes.c_long, (self.plane, channels, self.height, self.width)),
+                *map(ctypes.c_long, (self.margin, begin, end)),
+            )
+
+        _shared(rows, self._rows(channels, self.height + 2 * self.margin))
         return planes
 
-    def inside(self, planes: Tensor) -> Tensor:
-        """The pixels themselves, a view: [B, C, plane] -> [B, C, H, W]."""
-        r = self.margin
-        rows = planes[:, :, : self.size].unflatten(2, (self.height + 2 * r, self.stride))
-        return rows[:, :, r : r + self.height, r : r + self.width]
+    def unpadded(self, planes: Tensor, like: Tensor) -> Tensor:
+        """The pixels of fp32 planes as an image of the type and memory format of `like`."""
+        channels = planes.shape[1]
+        image = torch.empty_like(like, dtype=torch.float32)
+
+        def rows(piece: tuple[int, int, int]) -> None:
+            sample, begin, end = piece
+            self.library.kba_unpad(
+                _address(planes[sample]),
+                ctypes.c_long(self.plane),
+                _address(image[sample]),
+                ctypes.byref(_CSteps(*image.stride()[1:])),
+                *map(ctypes.c_long, (channels, self.width, self.margin, begin, end)),
+            )
+
+        _shared(rows, self._rows(channels, self.height))
+        return image.to(like.dtype)
+
+    def _rows(self, channels: int, rows: int) -> list[tuple[int, int, int]]:
+        """(sample, first row, last row) of tasks that threads can share."""
+        step = max(1, -(-_TASK_COPIES // (channels * self.stride)))
+        step = max(step, -(-rows // (torch.get_num_threads() * _TASKS_PER_THREAD)))
+        return [
+            (sample, first, min(first + step, rows))
+            for sample in range(self.batch)
+            for first in range(0, rows, step)
+        ]
 
     def empty(self, channels: int) -> Tensor:
         """Planes for a result, whose margins hold anything."""
@@ -231,7 +273,7 @@ def forward(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, shape: S
         bias=_quads(bias[0].float().t()),
         moving=False,
     )
-    return picture.inside(out).to(x.dtype).contiguous()
+    return picture.unpadded(out, x)
 
 
 def backward(
@@ -260,8 +302,8 @@ def backward(
     grad_weight = grad_taps.permute(2, 1, 0).reshape(weight.shape)  # [k*k, C*gc, nset] ->
     grad_bias = torch.einsum("bnp,bcp->nc", looked, back)[None]
     return (
-        picture.inside(grad_x).to(x.dtype).contiguous(),
-        picture.inside(grad_attention).to(attention.dtype).contiguous(),
+        picture.unpadded(grad_x, x),
+        picture.unpadded(grad_attention, attention),
         grad_weight.to(weight.dtype),
         grad_bias.to(bias.dtype),
     )

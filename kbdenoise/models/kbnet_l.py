@@ -19,8 +19,15 @@ from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
 from kbdenoise.models.channel_attention import TransposedAttention
-from kbdenoise.models.kba import KernelBasisAttention
-from kbdenoise.models.layers import LayerNorm2d, MeanPool, SimpleGate, check_counts
+from kbdenoise.models.kba import KernelBasisAttention, fold_into_basis
+from kbdenoise.models.layers import (
+    LayerNorm2d,
+    MeanPool,
+    SimpleGate,
+    check_counts,
+    fold_scale,
+    scaled,
+)
 from kbdenoise.models.reading import basis_shape, has_all, shortest_scale
 from kbdenoise.models.spec import Architecture, Recognised, State
 from kbdenoise.models.transformer_u import MULTIPLE, TransformerU, read_transformer_u
@@ -108,8 +115,10 @@ class FeatureFusion(nn.Module):
         bound = (nset * values) ** -0.5
         self.w = nn.Parameter(torch.empty(1, nset, values).uniform_(-bound, bound))
         self.b = nn.Parameter(torch.empty(1, nset, hidden).uniform_(-bound, bound))
-        self.attgamma = nn.Parameter(torch.full((1, nset, 1, 1), _INITIAL_SCALE))
-        self.ga1 = nn.Parameter(torch.full((1, hidden, 1, 1), _INITIAL_SCALE))
+        self.attgamma: nn.Parameter | None = nn.Parameter(
+            torch.full((1, nset, 1, 1), _INITIAL_SCALE)
+        )
+        self.ga1: nn.Parameter | None = nn.Parameter(torch.full((1, hidden, 1, 1), _INITIAL_SCALE))
         self.sca = nn.Sequential(MeanPool(), nn.Conv2d(c, hidden, 1))
         self.dwconv = _widen(c, hidden, bias=bias)
         self.conv1 = _widen(c, hidden, bias=bias)
@@ -126,10 +135,16 @@ class FeatureFusion(nn.Module):
         """Fuse."""
         pooled = self.sca(x)  # [B, c, H, W] -> [B, hidden, 1, 1]
         convolved = F.gelu(self.dwconv(x))  # [B, c, H, W] -> [B, hidden, H, W]
-        attention = self.conv2(x) * self.attgamma + self.conv211(x)  # -> [B, nset, H, W]
+        attention = scaled(self.conv2(x), self.attgamma) + self.conv211(x)  # -> [B, nset, H, W]
         u = self.conv1(x)  # -> [B, hidden, H, W]
-        mixed = self.kba(u, attention, self.w, self.b) * self.ga1 + u
+        mixed = scaled(self.kba(u, attention, self.w, self.b), self.ga1) + u
         return self.project_out(convolved * mixed * pooled)
+
+    def fold_scales(self) -> None:
+        """Multiply the two scales into the convolution before and into the basis."""
+        fold_scale(self.conv2[2], self.attgamma)
+        fold_into_basis(self.w, self.b, self.ga1)
+        self.attgamma = self.ga1 = None
 
 
 def _widen(c: int, hidden: int, *, bias: bool) -> nn.Sequential:

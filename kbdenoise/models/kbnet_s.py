@@ -15,8 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
-from kbdenoise.models.kba import KernelBasisAttention
-from kbdenoise.models.layers import LayerNorm2d, MeanPool, SimpleGate, check_counts
+from kbdenoise.models.kba import KernelBasisAttention, fold_into_basis
+from kbdenoise.models.layers import (
+    LayerNorm2d,
+    MeanPool,
+    SimpleGate,
+    check_counts,
+    fold_scale,
+    scaled,
+)
 from kbdenoise.models.reading import basis_shape, shortest_scale
 from kbdenoise.models.spec import Architecture, Recognised, State
 from kbdenoise.models.u_shape import (
@@ -111,8 +118,10 @@ class KBBlock(nn.Module):
         self.b = nn.Parameter(torch.empty(1, nset, c))
         nn.init.uniform_(self.w, -(fan**-0.5), fan**-0.5)
         nn.init.uniform_(self.b, -(fan**-0.5), fan**-0.5)
-        self.attgamma = _scale(nset)
-        self.ga1, self.beta, self.gamma = _scale(c), _scale(c), _scale(c)
+        self.attgamma: nn.Parameter | None = _scale(nset)
+        self.ga1: nn.Parameter | None = _scale(c)
+        self.beta: nn.Parameter | None = _scale(c)
+        self.gamma: nn.Parameter | None = _scale(c)
         self.norm1, self.norm2 = LayerNorm2d(c), LayerNorm2d(c)
 
         self.sca = nn.Sequential(MeanPool(window=pool_window), nn.Conv2d(c, c, 1))
@@ -142,11 +151,19 @@ class KBBlock(nn.Module):
         pooled = self.sca(n)  # [B, c, H, W] -> [B, c, 1, 1]
         convolved = self.conv11(n)
         # [B, c, H, W] -> [B, nset, H, W]
-        attention = self.conv2(n) * self.attgamma + self.conv211(n)
+        attention = scaled(self.conv2(n), self.attgamma) + self.conv211(n)
         u = self.conv21(self.conv1(n))
-        mixed = self.kba(u, attention, self.w, self.b) * self.ga1 + u
-        x = x + self.conv3(mixed * convolved * pooled) * self.beta
-        return x + self.conv5(self.gate(self.conv4(self.norm2(x)))) * self.gamma
+        mixed = scaled(self.kba(u, attention, self.w, self.b), self.ga1) + u
+        x = x + scaled(self.conv3(mixed * convolved * pooled), self.beta)
+        return x + scaled(self.conv5(self.gate(self.conv4(self.norm2(x)))), self.gamma)
+
+    def fold_scales(self) -> None:
+        """Multiply the four scales into the convolutions before them and into the basis."""
+        fold_scale(self.conv2[2], self.attgamma)
+        fold_scale(self.conv3, self.beta)
+        fold_scale(self.conv5, self.gamma)
+        fold_into_basis(self.w, self.b, self.ga1)
+        self.attgamma = self.beta = self.gamma = self.ga1 = None
 
 
 def _scale(channels: int) -> nn.Parameter:

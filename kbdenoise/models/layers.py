@@ -1,5 +1,7 @@
 """Small pieces that several architectures share."""
 
+from typing import Protocol, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +29,11 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`."""
+        if x.is_contiguous(memory_format=torch.channels_last) and not _is_traced():
+            # One pass, where torch's own kernel finds the channels side by side.
+            last = widened(x).permute(0, 2, 3, 1)  # [B, H, W, C], a view
+            out = F.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.eps)
+            return out.permute(0, 3, 1, 2).to(x.dtype)
         wide = widened(x)
         centred = wide - wide.mean(1, keepdim=True)
         scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
@@ -154,6 +161,40 @@ def check_levels(model: str, levels: int, *, least: int = 1) -> None:
         )
 
 
+class Foldable(Protocol):
+    """A block whose learned scales can become part of the convolutions beside them."""
+
+    def fold_scales(self) -> None:
+        """Multiply the scales into their neighbours and drop them; there is no way back."""
+
+
+def fold_scales(model: nn.Module) -> None:
+    """Fold the scales of every block that can: a network that is only used has no need of them.
+
+    The results stay the same up to rounding; the network's parameters do not, and are not to be
+    saved or trained afterwards.
+    """
+    with torch.no_grad():
+        for module in model.modules():
+            if module is not model and hasattr(module, "fold_scales"):
+                cast(Foldable, module).fold_scales()
+
+
+def fold_scale(convolution: nn.Module, scale: Tensor | None) -> None:
+    """Multiply what a convolution gives by `scale` [1, C, 1, 1], for good."""
+    assert isinstance(convolution, nn.Conv2d)
+    if scale is None:
+        return  # folded before
+    convolution.weight *= scale.view(-1, 1, 1, 1)
+    if convolution.bias is not None:
+        convolution.bias *= scale.flatten()
+
+
+def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+    """`x` times its learned scale, where that is not folded away."""
+    return x if scale is None else x * scale
+
+
 def check_counts(model: str, *, least: int = 1, **counts: int) -> None:
     """Raises SettingsError naming the first of `counts` that is smaller than `least`."""
     for name, value in counts.items():
@@ -170,6 +211,11 @@ def check_choice(model: str, option: str, value: str, choices: tuple[str, ...]) 
             f"{option} of {model} is {value!r}",
             hint=f"{nearest(str(value), choices)} (there are: {', '.join(choices)})",
         )
+
+
+def _is_traced() -> bool:
+    """Whether the graph is for another engine, which knows plain arithmetic best."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def widened(x: Tensor) -> Tensor:

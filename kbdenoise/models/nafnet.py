@@ -13,7 +13,7 @@ authors call NAFNetLocal.
 import torch
 from torch import Tensor, nn
 
-from kbdenoise.models.layers import LayerNorm2d, MeanPool, SimpleGate
+from kbdenoise.models.layers import LayerNorm2d, MeanPool, SimpleGate, fold_scale, scaled
 from kbdenoise.models.spec import Architecture, Recognised, State
 from kbdenoise.models.u_shape import (
     UShape,
@@ -62,8 +62,8 @@ class NAFBlock(nn.Module):
     def __init__(self, c: int, *, pool_window: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = LayerNorm2d(c), LayerNorm2d(c)
-        self.beta = nn.Parameter(torch.zeros(1, c, 1, 1))
-        self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1))
+        self.beta: nn.Parameter | None = nn.Parameter(torch.zeros(1, c, 1, 1))
+        self.gamma: nn.Parameter | None = nn.Parameter(torch.zeros(1, c, 1, 1))
         self.conv1 = nn.Conv2d(c, 2 * c, 1)
         self.conv2 = nn.Conv2d(2 * c, 2 * c, 3, padding=1, groups=2 * c)
         self.sca = nn.Sequential(MeanPool(window=pool_window), nn.Conv2d(c, c, 1))
@@ -75,8 +75,14 @@ class NAFBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Both residual steps."""
         mixed = self.gate(self.conv2(self.conv1(self.norm1(x))))  # [B, 2c, H, W] -> [B, c, H, W]
-        x = x + self.conv3(mixed * self.sca(mixed)) * self.beta
-        return x + self.conv5(self.gate(self.conv4(self.norm2(x)))) * self.gamma
+        x = x + scaled(self.conv3(mixed * self.sca(mixed)), self.beta)
+        return x + scaled(self.conv5(self.gate(self.conv4(self.norm2(x)))), self.gamma)
+
+    def fold_scales(self) -> None:
+        """Multiply both scales into the convolutions before them."""
+        fold_scale(self.conv3, self.beta)
+        fold_scale(self.conv5, self.gamma)
+        self.beta = self.gamma = None
 
 
 def _recognise(state: State) -> Recognised | None:

@@ -69,6 +69,7 @@ class ModelSpec:
     # "global-pooling": every tile has its own pooled statistics, so tiles differ a little.
     tiles: Tiles
     sees_page: bool = False  # takes a thumbnail of the whole page beside the tile
+    channels_last: bool = False  # faster on a CPU with the channels of a pixel side by side
     fp16: bool = False  # safe when the whole model is cast to half precision
     fp16_autocast: bool = True  # safe under mixed precision in fp16
     bf16_autocast: bool = True

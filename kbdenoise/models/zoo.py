@@ -102,6 +102,7 @@ MODELS: dict[str, ModelSpec] = {
         source="https://github.com/zhangyi-3/KBNet",
         licence="code and weights MIT",
         tiles="global-pooling",
+        channels_last=True,
         sizes={
             "deck": _DECK,
             "small": _blocks((1, 1, 1), 1, (1, 1, 1), width=8),
@@ -122,6 +123,7 @@ MODELS: dict[str, ModelSpec] = {
         source="https://github.com/zhangyi-3/KBNet",
         licence="code and weights MIT",
         tiles="global-pooling",
+        channels_last=True,
         sizes={"full": {}, "small": _SMALL_TRANSFORMER},
     ),
     "nafnet": ModelSpec(
@@ -131,6 +133,7 @@ MODELS: dict[str, ModelSpec] = {
         source="https://github.com/megvii-research/NAFNet",
         licence="code and weights MIT",
         tiles="global-pooling",
+        channels_last=True,
         sizes={
             "deck": _DECK_4,
             "sidd-32": {**_SIDD, "width": 32},
@@ -187,6 +190,7 @@ MODELS: dict[str, ModelSpec] = {
         source="ours",
         licence="ours",
         tiles="exact",
+        channels_last=True,
         sizes={
             "small": {},
             "large": {"width": 48, "widest": 384, "encoder_blocks": (2, 2, 2), "middle_blocks": 2},
@@ -213,6 +217,7 @@ MODELS: dict[str, ModelSpec] = {
         source="https://github.com/cszn/DPIR",
         licence="code and weights MIT (https://github.com/cszn/KAIR)",
         tiles="exact",
+        channels_last=True,
         sizes={
             "small": {"width": 16, "blocks": 2, "noise_map": False},
             "plain": {"noise_map": False},
@@ -227,6 +232,7 @@ MODELS: dict[str, ModelSpec] = {
         source="https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix",
         licence="code BSD-2; weights without stated terms",
         tiles="exact",
+        channels_last=True,
         sizes={
             "unet-256": {},
             "unet-128": {"levels": 7},

@@ -17,7 +17,7 @@ from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import SettingsError
 from kbdenoise.imaging.files import to_float
 from kbdenoise.imaging.metrics import Metric, metric
-from kbdenoise.models.build import build_model, describe_model
+from kbdenoise.models.build import build_model, describe_model, laid_out
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import load_weights
 from kbdenoise.models.widest import smaller_hint
@@ -248,7 +248,7 @@ def build_session(run: Run, record: RunRecord, material: Material, config: Train
     model = material.start
     if model is None:
         model = build_model(info.name, channels=info.channels, **info.hyperparameters)
-    model = model.to(device.kind).train()
+    model = laid_out(model.to(device.kind), name=info.name, device=device.kind).train()
     return Session(
         run=run,
         record=record,

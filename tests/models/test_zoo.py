@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
-from kbdenoise.models.build import build_model, complete_hyperparameters, describe_model
+from kbdenoise.models.build import build_model, complete_hyperparameters, describe_model, laid_out
 from kbdenoise.models.cost import count_parameters
+from kbdenoise.models.layers import fold_scales
 from kbdenoise.models.spec import PAGE_SIDE
 from kbdenoise.models.zoo import MODELS, find_model, named_size
 
@@ -120,6 +121,56 @@ def test_other_sizes_and_channels_are_refused_in_words(name: str, options: dict[
     if multiple > 1:
         with pytest.raises(SettingsError, match=f"multiples of {multiple} px, but got 8x9 px"):
             model(torch.rand(1, 3, 9, 8))
+
+
+@each_tiny_model
+@pytest.mark.parametrize("channels", [1, 3])
+def test_neither_memory_format_nor_folded_scales_change_what_it_gives(
+    name: str, options: dict[str, Any], channels: int
+) -> None:
+    model = tiny(name, options, channels=channels).eval().double()
+    multiple = describe_model(name, channels=channels, **options).multiple
+    image = torch.rand(2, channels, 3 * multiple, 5 * multiple, dtype=torch.float64)
+    expected = model(image)
+
+    prepared = laid_out(model, name=name, device="cpu")
+    in_format = prepared(image)
+    fold_scales(prepared)
+    folded = prepared(image)
+    fold_scales(prepared)
+    twice = prepared(image)
+
+    torch.testing.assert_close(in_format, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(folded, expected, rtol=1e-9, atol=1e-9)
+    assert torch.equal(twice, folded)
+
+
+@pytest.mark.parametrize("name", ["kbnet-s", "kbnet-l", "nafnet"])
+def test_folding_leaves_no_scale_of_a_branch(name: str) -> None:
+    model = tiny(name, next(options for known, options in TINY if known == name))
+
+    fold_scales(model)
+
+    left = {parameter.rpartition(".")[2] for parameter, _ in model.named_parameters()}
+    assert not left & {"attgamma", "ga1", "beta", "gamma"}
+
+
+@each_tiny_model
+def test_its_gradients_do_not_depend_on_the_memory_format(
+    name: str, options: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    multiple = describe_model(name, channels=3, **options).multiple
+    image = torch.rand(2, 3, 2 * multiple, 3 * multiple, dtype=torch.float64)
+    found = []
+
+    for device in ("elsewhere", "cpu"):
+        model = laid_out(tiny(name, options).double(), name=name, device=device).train()
+        model(image).square().mean().backward()
+        found.append({key: p.grad.clone() for key, p in model.named_parameters()})
+
+    for key, gradient in found[0].items():
+        torch.testing.assert_close(found[1][key], gradient, rtol=1e-7, atol=1e-9, msg=key)
 
 
 @each_tiny_model
