@@ -2,163 +2,162 @@
 
     python -m benchmarks.network [--quick]
 
-In one run on this machine's CPU, with the same random weights: our network as `predict` and
-`train` run it (compiled kernels, folded scales, channels side by side), our network by plain torch
-operations, the same network with the authors' formulation of kernel-basis attention (see
-benchmarks/operator.py), and spandrel's KBNet where spandrel is installed. Rounds follow each other
-and the best of each counts; ours is checked against the others' output. Prints the figures and
-writes them to benchmarks/results/.
+With the same random weights, on this machine's CPU: `ours` as predict and train run it (compiled
+kernels, folded scales, channels side by side, freed memory kept); `plain_torch` with our operator
+as plain torch operations; `authors_form` with the authors' formulation of kernel-basis attention
+(see benchmarks/operator.py); `authors_form_kept` the same with freed memory kept; `spandrel`,
+spandrel's KBNet, where that is installed. Every form runs in processes of its own, since memory
+settings are a process's; the forms take turns, and the best time of each counts. Outputs are
+compared. Prints the figures and writes them to benchmarks/results/.
 """
 
 import argparse
 import json
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
-from copy import deepcopy
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the program sets it
-
-import torch
-from torch import Tensor, nn
+import numpy as np
 
 from benchmarks import record
-from benchmarks.operator import authors, per_tap
-from kbdenoise.devices import choose_device
-from kbdenoise.models.build import build_model, laid_out
-from kbdenoise.models.kba import KernelBasisAttention
-from kbdenoise.models.layers import fold_scales
-from kbdenoise.models.zoo import named_size
 
 SIDE = 512  # px of the page
 PATCH, BATCH = 128, 4
-ROUNDS = 5
+ROUNDS, REPEATS = 4, 3
+PEERS = ("plain_torch", "authors_form", "authors_form_kept")
 
 
 def main() -> None:
-    """Measure; print and write the figures."""
+    """Let the forms take turns; print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
-    rounds = 2 if parser.parse_args().quick else ROUNDS
-    print(choose_device("cpu").text)
-    ours = random_network()
-    figures = {
-        "threads": torch.get_num_threads(),
-        "page": page(ours, rounds=rounds),
-        "training_step": training_step(ours, rounds=rounds),
-    }
+    parser.add_argument("--form", nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.form:
+        print(json.dumps(measured(asked.form[0], Path(asked.form[1]))))
+        return
+    forms = ["ours", *PEERS, *(["spandrel"] if find_spec("spandrel") else [])]
+    best: dict[str, dict[str, float]] = {name: {} for name in forms}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in forms * (1 if asked.quick else ROUNDS):
+            for work, seconds in _in_own_process(name, Path(folder)).items():
+                best[name][work] = min(seconds, best[name].get(work, seconds))
+            print(name, json.dumps(best[name]), flush=True)
+        figures = {
+            work: {f"{name}_s": round(best[name][work], 3) for name in forms}
+            | {
+                f"{name}_over_ours": round(best[name][work] / best["ours"][work], 2)
+                for name in forms[1:]
+            }
+            for work in ("page", "training_step")
+        }
+        figures["page"] |= {
+            f"ours_against_{name}_db": _psnr(Path(folder), "ours", name) for name in forms[1:]
+        }
     print(json.dumps(figures, indent=2))
-    if rounds == ROUNDS:
+    if not asked.quick:
         print(f"written: {record.write_result('network', figures)}")
 
 
-def random_network() -> nn.Module:
-    """The deck's KBNet-S with every parameter drawn, none at its default."""
+def _in_own_process(name: str, folder: Path) -> dict[str, float]:
+    answer = subprocess.run(
+        [sys.executable, "-m", "benchmarks.network", "--form", name, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | ({"GOMP_SPINCOUNT": "1000"} if name == "ours" else {}),  # as the program
+    )
+    seconds: dict[str, float] = json.loads(answer.stdout)
+    return seconds
+
+
+def measured(name: str, folder: Path) -> dict[str, float]:
+    """Seconds for one page and for one training step; the restored page is left in `folder`."""
+    import torch
+
+    network, prepare = _network(name)
+    image, batch = torch.rand(1, 3, SIDE, SIDE), torch.rand(BATCH, 3, PATCH, PATCH)
+
+    def step() -> object:
+        network.zero_grad()
+        return (network(batch) - batch).abs().mean().backward()
+
+    network.train()
+    training = _best(step)
+    prepare()
+    network.eval()
+    with torch.inference_mode():
+        np.save(folder / f"{name}.npy", network(image).numpy())
+        page = _best(lambda: network(image))
+    return {"page": page, "training_step": training}
+
+
+def _best(work: Callable[[], object]) -> float:
+    """The least seconds of some repeats, after one that does not count."""
+    work()
+    spent = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        work()
+        spent.append(time.perf_counter() - started)
+    return min(spent)
+
+
+def _network(name: str) -> tuple[Any, Callable[[], None]]:
+    """The network in one form, and what it is told before it only restores."""
+    import torch
+
+    from benchmarks.operator import authors, per_tap
+    from kbdenoise.devices import choose_device
+    from kbdenoise.models.build import build_model, laid_out
+    from kbdenoise.models.kba import KernelBasisAttention
+    from kbdenoise.models.layers import fold_scales
+    from kbdenoise.models.zoo import named_size
+
     torch.manual_seed(0)
     model = build_model("kbnet-s", channels=3, **named_size("kbnet-s", "deck"))
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in model.parameters():  # none at its default
             parameter.add_(0.02 * torch.randn_like(parameter))
-    return model
-
-
-def page(ours: nn.Module, *, rounds: int) -> dict[str, Any]:
-    """Seconds for one page of SIDE x SIDE px, and how far apart the outputs are."""
-    image = torch.rand(1, 3, SIDE, SIDE)
-    forms = {"ours": as_predicted(ours), **peers(ours)}
-    with torch.inference_mode():
-        outputs = {name: form.eval()(image) for name, form in forms.items()}
-        times = timed({n: _restoring(form, image) for n, form in forms.items()}, rounds)
-    difference = {
-        f"ours_against_{name}_db": round(_psnr(outputs["ours"], outputs[name]), 1)
-        for name in forms
-        if name != "ours"
-    }
-    return times | difference
-
-
-def training_step(ours: nn.Module, *, rounds: int) -> dict[str, Any]:
-    """Seconds for forward and backward of a batch of patches."""
-    batch = torch.rand(BATCH, 3, PATCH, PATCH)
-    trained = laid_out(deepcopy(ours), name="kbnet-s", device="cpu")
-    forms = {"ours": trained, **peers(ours)}
-    return timed({n: _stepping(form.train(), batch) for n, form in forms.items()}, rounds)
-
-
-def as_predicted(model: nn.Module) -> nn.Module:
-    """The network as `kbdenoise predict` prepares it."""
-    prepared = deepcopy(model)
-    fold_scales(prepared)
-    return laid_out(prepared, name="kbnet-s", device="cpu")
-
-
-def peers(model: nn.Module) -> dict[str, nn.Module]:
-    """The same weights behind other forms of the operator, and in another library's network."""
-    found = {
-        "plain_torch": _with_form(model, per_tap),
-        "authors_form": _with_form(model, authors),
-    }
-    if find_spec("spandrel"):
-        from spandrel.architectures.KBNet.__arch.kbnet_s import KBNet_s
-
-        theirs = KBNet_s(
-            img_channel=3,
-            width=16,
-            middle_blk_num=4,
-            enc_blk_nums=[2, 3, 4],
-            dec_blk_nums=[4, 3, 2],
-        )
-        theirs.load_state_dict(model.state_dict())
-        found["spandrel"] = theirs
-    return found
-
-
-def _with_form(model: nn.Module, form: Callable[..., Tensor]) -> nn.Module:
-    swapped = deepcopy(model)
-    for module in swapped.modules():
+    if name in ("ours", "authors_form_kept"):
+        choose_device("cpu")
+    if name == "ours":
+        return laid_out(model, name="kbnet-s", device="cpu"), lambda: fold_scales(model)
+    if name == "spandrel":
+        return _spandrel(model.state_dict()), lambda: None
+    form = per_tap if name == "plain_torch" else authors
+    for module in model.modules():
         if isinstance(module, KernelBasisAttention):
-            module.forward = _bound(form, module.groups)  # type: ignore[method-assign]
-    return swapped
+            module.forward = partial(form, groups=module.groups)  # type: ignore[method-assign]
+    return model, lambda: None
 
 
-def _bound(form: Callable[..., Tensor], groups: int) -> Callable[..., Tensor]:
-    return partial(form, groups=groups)
+def _spandrel(state: dict[str, Any]) -> Any:
+    from spandrel.architectures.KBNet.__arch.kbnet_s import KBNet_s
+
+    network = KBNet_s(
+        img_channel=3,
+        width=16,
+        middle_blk_num=4,
+        enc_blk_nums=[2, 3, 4],
+        dec_blk_nums=[4, 3, 2],
+    )
+    network.load_state_dict(state)
+    return network
 
 
-def _restoring(form: nn.Module, image: Tensor) -> Callable[[], object]:
-    def restore() -> object:
-        with torch.inference_mode():
-            return form(image)
-
-    return restore
-
-
-def _stepping(form: nn.Module, batch: Tensor) -> Callable[[], object]:
-    def step() -> object:
-        form.zero_grad()
-        return (form(batch) - batch).abs().mean().backward()
-
-    return step
-
-
-def timed(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, Any]:
-    """Best seconds of each, and the others over ours."""
-    spent: dict[str, list[float]] = {name: [] for name in work}
-    for name in [*work] * rounds:
-        started = time.perf_counter()
-        work[name]()
-        spent[name].append(time.perf_counter() - started)
-    best = {name: min(values) for name, values in spent.items()}
-    ratios = {f"{n}_over_ours": round(s / best["ours"], 2) for n, s in best.items() if n != "ours"}
-    return {f"{name}_s": round(seconds, 3) for name, seconds in best.items()} | ratios
-
-
-def _psnr(found: Tensor, expected: Tensor) -> float:
-    error = (found - expected).double().square().mean().clamp(min=1e-30)
-    return float(10 * torch.log10(expected.double().square().mean() / error))
+def _psnr(folder: Path, one: str, other: str) -> float:
+    """Decibels by which the output exceeds the difference."""
+    expected = np.load(folder / f"{other}.npy").astype(np.float64)
+    error = np.mean((np.load(folder / f"{one}.npy") - expected) ** 2)
+    return round(float(10 * np.log10(np.mean(expected**2) / max(error, 1e-30))), 1)
 
 
 if __name__ == "__main__":

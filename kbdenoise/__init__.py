@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kbdenoise.inference.predict import predict
     from kbdenoise.report.inspect import inspect
     from kbdenoise.submission.submit import submit
+    from kbdenoise.training.bench import bench
     from kbdenoise.training.train import train
 
 __version__ = "0.1.0"
@@ -31,6 +32,7 @@ __all__ = [
     "predict",
     "evaluate",
     "submit",
+    "bench",
     "KbdenoiseError",
     "DataError",
     "KaggleError",
@@ -45,6 +47,7 @@ _HOMES = {
     "predict": "kbdenoise.inference.predict",
     "evaluate": "kbdenoise.inference.evaluate",
     "submit": "kbdenoise.submission.submit",
+    "bench": "kbdenoise.training.bench",
 }
 
 

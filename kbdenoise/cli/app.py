@@ -14,6 +14,7 @@ import typer
 
 from kbdenoise import __version__
 from kbdenoise.cli import (
+    bench,
     doctor,
     evaluate,
     fetch,
@@ -39,7 +40,7 @@ from kbdenoise.errors import KbdenoiseError
 PANELS: dict[str, tuple[Command | typer.Typer, ...]] = {
     "Contest": (fetch.fetch, inspect.inspect, submit.submit),
     "Work": (train.train, evaluate.evaluate, predict.predict),
-    "Look": (doctor.doctor, runs.app, models.app, settings.app),
+    "Look": (doctor.doctor, bench.bench, runs.app, models.app, settings.app),
 }
 
 app = typer.Typer(

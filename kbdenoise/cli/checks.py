@@ -101,7 +101,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _kernels() -> Finding:
-    from kbdenoise.models.kba_native import trial
+    from kbdenoise.models.kba_library import trial
 
     found = trial()
     if found.library is not None:

@@ -21,13 +21,17 @@ torch.jit.trace see plain operations instead, which other engines know.
 
 import functools
 import importlib.util
+import math
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kbdenoise.models import kba_native, kba_taps
-from kbdenoise.models.kba_shape import shape_of
+from kbdenoise.models.kba_library import native
+from kbdenoise.models.kba_shape import Shape, shape_of
+from kbdenoise.models.layers import is_traced
 
 
 class KernelBasisAttention(nn.Module):
@@ -55,7 +59,7 @@ def kernel_basis_attention(
     Raises SettingsError when the shapes do not fit each other.
     """
     shape = shape_of(x, attention, weight, bias, groups=groups)
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if is_traced():
         return kba_taps.per_tap(x, attention, weight, bias, shape)
     device = x.device.type
     dtype = (
@@ -81,26 +85,81 @@ def fold_into_basis(weight: Tensor, bias: Tensor, scale: Tensor | None) -> None:
 def engine(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, *, groups: int) -> str:
     """Which engine takes these tensors, and why, in words such as `C: compiled by gcc`."""
     shape = shape_of(x, attention, weight, bias, groups=groups)
+    found = _engine(x, shape)
+    if found is not kba_taps:
+        return "Triton: one fused kernel" if x.is_cuda else f"C: {native().reason}"
+    return f"torch, tap by tap: {_why_taps(x, shape)}"
+
+
+def _engine(x: Tensor, shape: Shape) -> ModuleType:
+    """The fastest engine that takes `x` and agrees with torch on this machine."""
+    chosen: ModuleType = kba_taps
     if kba_native.takes(x, shape):
-        return f"C: {kba_native.native().reason}"
-    if _fused(x):
-        return "Triton: one fused kernel"
-    reason = f"no other form takes {str(x.dtype).removeprefix('torch.')} on {x.device.type}"
-    if x.device.type == "cpu" and x.dtype.itemsize <= 4:
-        reason = kba_native.native().reason
-    elif x.device.type == "cuda" and not _has_triton():
-        reason = "Triton is not installed"
-    return f"torch, tap by tap: {reason}"
+        chosen = kba_native
+    elif x.is_cuda and x.dtype.itemsize <= 4 and _has_triton():
+        from kbdenoise.models import kba_triton
+
+        chosen = kba_triton
+    if chosen is not kba_taps and _fault(chosen, str(x.device), x.dtype):
+        chosen = kba_taps
+    return chosen
 
 
-def _fused(x: Tensor) -> bool:
-    """Whether the Triton kernel takes this work."""
-    return x.is_cuda and x.dtype.itemsize <= 4 and _has_triton()
+def _why_taps(x: Tensor, shape: Shape) -> str:
+    if kba_native.takes(x, shape):
+        return _fault(kba_native, str(x.device), x.dtype)
+    if x.dtype.itemsize <= 4 and x.device.type == "cpu":
+        return native().reason
+    if x.dtype.itemsize <= 4 and x.is_cuda:
+        if not _has_triton():
+            return "Triton is not installed"
+        from kbdenoise.models import kba_triton
+
+        return _fault(kba_triton, str(x.device), x.dtype)
+    return f"no other form takes {str(x.dtype).removeprefix('torch.')} on {x.device.type}"
 
 
 @functools.cache
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+@functools.cache
+def _fault(engine: ModuleType, device: str, dtype: torch.dtype) -> str:
+    """Why an engine is not to be trusted on a device: it fails or differs in a small trial.
+
+    Empty for a good one. Compilers and drivers of machines that nobody has seen take part in what
+    an engine computes; a training should not end, or learn nonsense, for their sake.
+    """
+    c, n, side = 16, 32, 9
+
+    def values(*shape: int) -> Tensor:
+        count = math.prod(shape)
+        return torch.arange(count, dtype=torch.float64).sin().view(shape).to(device, dtype)
+
+    x, grad, attention = (
+        values(2, c, side, side),
+        values(2, c, side, side),
+        values(2, n, side, side),
+    )
+    weight, bias = values(1, n, c * 4 * 9), values(1, n, c)
+    inputs = (x, attention, weight, bias)
+    shape = shape_of(*inputs, groups=c // 4)
+    try:
+        found = [engine.forward(*inputs, shape), *engine.backward(grad, *inputs, shape)]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a compiler or a driver comes up with
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return f"{engine.__name__.rpartition('_')[2]} fails here: {lines[0]}"
+    x, attention, weight, bias = (t.float() for t in inputs)
+    wide = (x, attention, weight, bias)
+    expected = [kba_taps.forward(*wide, shape), *kba_taps.backward(grad.float(), *wide, shape)]
+    limit = 1e-4 if dtype == torch.float32 else 0.05
+    for mine, theirs in zip(found, expected, strict=True):
+        if not (mine.float() - theirs).abs().max() <= limit * theirs.abs().max():
+            return f"{engine.__name__.rpartition('_')[2]} computes something else on this machine"
+    return ""
 
 
 # ------------------------------------------------------------------------------- the operator
@@ -111,13 +170,8 @@ def _attend(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, groups: 
     shape = shape_of(x, attention, weight, bias, groups=groups)
     if not x.numel():
         return torch.empty_like(x)
-    if kba_native.takes(x, shape):
-        return kba_native.forward(x, attention, weight, bias, shape)
-    if _fused(x):
-        from kbdenoise.models import kba_triton
-
-        return _like(x, kba_triton.forward(x, attention, weight, bias, shape))
-    return _like(x, kba_taps.forward(x, attention, weight, bias, shape))
+    with torch.autocast(x.device.type, enabled=False):  # types are settled
+        return _like(x, _engine(x, shape).forward(x, attention, weight, bias, shape))
 
 
 @torch.library.custom_op("kbdenoise::kernel_basis_attention_backward", mutates_args=())
@@ -128,14 +182,9 @@ def _attend_backward(
     inputs = (x, attention, weight, bias)
     if not x.numel():
         grads = (torch.zeros_like(x), torch.zeros_like(attention), weight * 0, bias * 0)
-    elif kba_native.takes(x, shape):
-        grads = kba_native.backward(grad, *inputs, shape)
-    elif _fused(x):
-        from kbdenoise.models import kba_triton
-
-        grads = kba_triton.backward(grad, *inputs, shape)
     else:
-        grads = kba_taps.backward(grad.to(x.dtype), *inputs, shape)
+        with torch.autocast(x.device.type, enabled=False):
+            grads = _engine(x, shape).backward(grad, *inputs, shape)
     return (
         _like(x, grads[0]),
         _like(attention, grads[1]),

@@ -66,6 +66,7 @@ def backward(
     grad: Tensor, x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, shape: Shape
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, attention, weight and bias."""
+    grad = grad.to(x.dtype)
     g, gc = shape.groups, shape.group_channels
     padded = _zero_padded(x, shape)
     matrices = _tap_matrices(weight.to(x.dtype), shape)

@@ -29,7 +29,7 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`."""
-        if x.is_contiguous(memory_format=torch.channels_last) and not _is_traced():
+        if x.is_contiguous(memory_format=torch.channels_last) and not is_traced():
             # One pass, where torch's own kernel finds the channels side by side.
             last = widened(x).permute(0, 2, 3, 1)  # [B, H, W, C], a view
             out = F.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.eps)
@@ -213,9 +213,11 @@ def check_choice(model: str, option: str, value: str, choices: tuple[str, ...]) 
         )
 
 
-def _is_traced() -> bool:
-    """Whether the graph is for another engine, which knows plain arithmetic best."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+def is_traced() -> bool:
+    """Whether operations are recorded for another engine, which knows plain arithmetic best."""
+    # Torch 2.6 cannot tell an export from a compilation.
+    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return bool(exporting()) or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def widened(x: Tensor) -> Tensor:

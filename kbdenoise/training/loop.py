@@ -73,7 +73,7 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
                 return "interrupt"
             batch = next(batches)
             rate = _set_rate(session, clock)
-            loss = _optimise(session, batch)
+            loss = optimise(session, batch)
             session.step += 1
             if math.isfinite(loss):
                 session.average.update(session.model, step=session.step)
@@ -127,7 +127,7 @@ def validate(session: Session, *, rate: float, clock: Clock, progress: Progress)
     clock.reported_step = session.step
 
 
-def _optimise(session: Session, batch: Batch) -> float:
+def optimise(session: Session, batch: Batch) -> float:
     """One optimiser step on a batch; returns the loss, NaN for a skipped step."""
     device = session.device.kind
     noisy, clean = (to_tensor(p, device=device) for p in (batch.noisy, batch.clean))  # [B, C, P, P]

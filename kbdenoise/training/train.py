@@ -71,12 +71,10 @@ def train(
             return _result(session, "dry run")
     else:
         asked = _asked_model(config, given)
-        device = filter_device() if asked and is_filter(asked) else _device(given, config)
-        chosen = effective_settings(preset, device.kind, config, given)
-        local = open_contest(name, data=data)
-        if is_filter(chosen.model.model):
+        if asked and is_filter(asked):
+            chosen = effective_settings(preset, filter_device().kind, config, given)
             return train_filter(
-                local,
+                open_contest(name, data=data),
                 chosen,
                 runs=runs,
                 run_name=run_name,
@@ -84,7 +82,9 @@ def train(
                 started=started,
                 progress=progress,
             )
-        material = gather(local, chosen, device, progress)
+        material, chosen = gathered(
+            name, data=data, preset=preset, config=config, given=given, progress=progress
+        )
         if dry_run:
             return _dry_result(material)
         run = create_run(runs, model=chosen.model.model, name=run_name)
@@ -92,6 +92,30 @@ def train(
     session.elapsed_s += time.monotonic() - started
     progress(Fact(label="run", text=str(session.run.path)))
     return _result(session, _run(session, progress))
+
+
+def gathered(
+    name: str | Path | None,
+    *,
+    data: Path,
+    preset: Preset,
+    config: Path | None,
+    given: Mapping[str, Any],
+    progress: Progress,
+) -> tuple[Material, TrainConfig]:
+    """What a network's training would start from, and its settings; nothing of a run yet.
+
+    Raises SettingsError for a classical filter, and as `train` does.
+    """
+    asked = _asked_model(config, given)
+    if asked and is_filter(asked):
+        raise SettingsError(
+            f"{asked} is a classical filter, which has no training steps to measure",
+            hint="choose a network; `kbdenoise models` lists them",
+        )
+    device = _device(given, config)
+    chosen = effective_settings(preset, device.kind, config, given)
+    return gather(open_contest(name, data=data), chosen, device, progress), chosen
 
 
 def _run(session: Session, progress: Progress) -> str:

@@ -25,6 +25,7 @@ evaluate Score a run on known pairs, worst picture first.
 predict Restore whole images, tile by tile where they are large.
 Look
 doctor Check this machine, and say what would mend it.
+bench Measure training, restoring and loading on this machine.
 runs List, show and compare runs.
 models List the models, show what they cost.
 settings Print the effective settings as TOML.
@@ -39,6 +40,7 @@ COMMANDS = [
     "evaluate",
     "predict",
     "doctor",
+    "bench",
     "runs list",
     "runs show",
     "runs compare",

@@ -9,7 +9,7 @@ from kbdenoise.cli import checks
 from kbdenoise.cli.app import main
 from kbdenoise.cli.checks import Finding, examine, kaggle_credentials
 from kbdenoise.cli.complete import contests_in
-from kbdenoise.models import kba_native
+from kbdenoise.models import kba_library
 
 Captured = pytest.CaptureFixture[str]
 
@@ -227,10 +227,12 @@ def test_a_machine_without_compiled_kernels_is_told_the_cure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        kba_native, "trial", lambda: kba_native.Native(library=None, reason="there is no compiler")
+        kba_library,
+        "trial",
+        lambda: kba_library.Native(library=None, reason="there is none"),
     )
 
     found = checks._kernels()
 
     assert (found.state, "half the speed" in found.text) == ("absent", True)
-    assert found.text.startswith("there is no compiler") and "apt install gcc" in found.cure
+    assert found.text.startswith("there is none") and "apt install gcc" in found.cure

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kbdenoise.models import kba_native, kba_taps
+from kbdenoise.models import kba, kba_library, kba_native, kba_taps
 from kbdenoise.models.kba import KernelBasisAttention, engine, kernel_basis_attention
-from kbdenoise.models.kba_native import Native, native
+from kbdenoise.models.kba_library import Native, native
 from kbdenoise.models.kba_shape import shape_of
 
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -196,10 +196,10 @@ def test_a_broken_compiler_is_no_disaster(
 
 @needs_compiler
 def test_a_kernel_file_that_was_cut_short_is_made_again(fresh_cache: Path) -> None:
-    compiler = kba_native._compiler()
+    compiler = kba_library._compiler()
     assert compiler is not None
     fresh_cache.mkdir()
-    library = kba_native._compiled(compiler, fresh_cache)
+    library = kba_library._compiled(compiler, fresh_cache)
     library.write_bytes(b"")
 
     again = native()
@@ -228,6 +228,46 @@ def test_the_environment_can_ask_for_torch(
     monkeypatch.setenv("KBDENOISE_NATIVE", "0")
 
     assert native() == Native(library=None, reason="KBDENOISE_NATIVE=0 asks for torch alone")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        (lambda *tensors: 1.01 * kba_taps.forward(*tensors), "computes something else"),
+        (lambda *tensors: torch.full_like(tensors[0], torch.nan), "computes something else"),
+        (lambda *tensors: [][0], "native fails here: list index out of range"),
+    ],
+    ids=["wrong", "nan", "crash"],
+)
+def test_an_engine_that_cannot_be_trusted_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, spoilt: Callable[..., Tensor], said: str
+) -> None:
+    kba._fault.cache_clear()
+    monkeypatch.setattr(kba_native, "forward", spoilt)
+    inputs = draw()
+
+    reason = engine(*inputs, groups=4)
+    found = value_and_gradients(inputs, groups=4)
+    kba._fault.cache_clear()
+
+    assert reason.startswith("torch, tap by tap: native") and said in reason
+    assert largest_error(found, in_float64(inputs, groups=4)) < 1e-5
+
+
+def test_autocast_does_not_reach_into_the_engines() -> None:
+    inputs = draw(groups=2, height=6, width=5)
+    expected = in_float64(inputs, groups=2)
+    x, attention, weight, bias = inputs
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        operator = torch.ops.kbdenoise.kernel_basis_attention
+        out = operator(x, attention, weight, bias, 2)
+        gradients = torch.ops.kbdenoise.kernel_basis_attention_backward(
+            (torch.arange(out.numel()) % 7 - 3).view(out.shape).float(), *inputs, 2
+        )
+
+    assert largest_error([out, *gradients], expected) < 1e-5
 
 
 def test_float64_takes_torch() -> None:

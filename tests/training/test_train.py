@@ -407,7 +407,7 @@ def test_a_run_that_fails_is_not_left_as_running(
     def too_much(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
 
-    monkeypatch.setattr("kbdenoise.training.loop._optimise", too_much)
+    monkeypatch.setattr("kbdenoise.training.loop.optimise", too_much)
 
     with pytest.raises(DataError, match="does not fit into the memory") as caught:
         train_tiny(contest, tmp_path / "runs")
@@ -444,7 +444,7 @@ def test_a_run_killed_before_its_first_step_can_be_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("kbdenoise.training.loop._optimise", killed)
+        patch.setattr("kbdenoise.training.loop.optimise", killed)
         with pytest.raises(KeyboardInterrupt):
             train_tiny(contest, tmp_path / "cut")
     resumed = train(resume="last", runs=tmp_path / "cut")
