@@ -101,9 +101,11 @@ def is_safetensors(path: Path) -> bool:
     head = _head(path)
     if not head:
         raise DataError(f"{path} is empty", hint="copy or download it again")
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    kind = {b"<": "a web page", b"{": "a text in JSON"}.get(start[:1])
+    if kind and b"\0" not in head[:8]:  # a length may begin like a text, but ends with zeros
         raise DataError(
-            f"{path} is a web page, not weights: the download went wrong",
+            f"{path} is {kind}, not weights: the download went wrong",
             hint="open its link in a browser, and save what the page offers",
         )
     if head.startswith(b"version https://git-lfs"):

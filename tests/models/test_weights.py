@@ -17,6 +17,7 @@ from torch import nn
 
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.models.build import build_model, complete_hyperparameters
+from kbdenoise.models.checkpoints import is_safetensors, read_state_dict
 from kbdenoise.models.weights import ModelCard, load_weights, read_card, save_weights
 
 
@@ -299,6 +300,8 @@ def test_no_pickled_code_is_run(kind: str, tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"hello, I am no weights", "not a readable weights file"),
         (b"<!DOCTYPE html><html>", "is a web page"),
+        (b'{"error": "Repository not found"}', "is a text in JSON"),
+        (b'{\n  "message": "denied"}', "is a text in JSON"),
         (b"\n <html><body>404", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid ", "pointer of Git LFS"),
         (b"PK\x03\x04 cut short", "not a readable weights file"),
@@ -307,13 +310,24 @@ def test_no_pickled_code_is_run(kind: str, tmp_path: Path) -> None:
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{", "not a readable safetensors file"),
         (b"\x02\x00\x00\x00\x00\x00\x00\x00{}", "holds no table of named tensors"),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_broken_files_are_refused_in_words(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.pth"
     path.write_bytes(content)
 
     assert words in refusal(path).message
+
+
+@pytest.mark.parametrize("text", [b'{"', b" <", b"\n<"])
+def test_a_header_whose_length_looks_like_a_text_is_read(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    length = int.from_bytes(text, "little")
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})
+    path.write_bytes(length.to_bytes(8, "little") + header.ljust(length).encode() + bytes(4))
+
+    assert is_safetensors(path)
+    assert read_state_dict(path)["x"].tolist() == [0.0]
 
 
 KINDS = ["pth", "legacy", "safetensors"]
