@@ -30,7 +30,7 @@ from benchmarks import record
 
 SIDE = 512  # px of the page
 PATCH, BATCH = 128, 4
-ROUNDS, REPEATS = 4, 3
+ROUNDS, REPEATS = 2, 2
 PEERS = ("plain_torch", "authors_form", "authors_form_kept")
 
 

@@ -58,12 +58,28 @@ def plan_tiles(
     margin = _GLOBAL_MARGIN if restorer.radius is None else restorer.radius
     overlap = settings.overlap if settings.overlap >= 0 else 2 * margin + _RAMP
     overlap = min(overlap, tile // 2 // multiple * multiple)
+    if not settings.tile:
+        tile = _evened(tile, overlap=overlap, sides=(height, width), multiple=multiple)
     return TilePlan(
         tile=tile,
         overlap=overlap,
         margin=min(margin, max(0, overlap - _RAMP) // 2),
         needed=restorer.radius,
     )
+
+
+def _evened(tile: int, *, overlap: int, sides: tuple[int, int], multiple: int) -> int:
+    """The smallest tile that needs no more rows and columns of tiles than `tile` does.
+
+    A picture a little larger than a tile would else be restored nearly four times over.
+    """
+    shared = -(-overlap // multiple)  # this and what follows count in multiples
+    smallest = 2 * shared
+    for side in sides:
+        whole = -(-side // multiple)
+        count = max(1, -(-(whole - shared) // (tile // multiple - shared)))
+        smallest = max(smallest, -(-(whole + (count - 1) * shared) // count))
+    return min(tile, smallest * multiple)
 
 
 def restore_image(

@@ -16,7 +16,7 @@ from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage, Pixels, to_float, to_pixels, write_pixels
 from kbdenoise.imaging.thumbnail import thumbnail
-from kbdenoise.imaging.tiles import TilePlan
+from kbdenoise.imaging.tiles import TilePlan, tile_starts
 from kbdenoise.inference.engines import TorchRestorer
 from kbdenoise.inference.restore import plan_tiles, restore_image, restore_pixels, restored_bands
 from kbdenoise.models.build import build_model, describe_model
@@ -62,6 +62,32 @@ def random_restorer(name: str, **hyperparameters: object) -> TorchRestorer:
                 parameter.copy_(0.1 * torch.randn_like(parameter))
     info = describe_model(name, channels=3, **hyperparameters)
     return TorchRestorer(model, info=info, device=choose_device("cpu"))
+
+
+@given(
+    height=st.integers(64, 3000),
+    width=st.integers(64, 3000),
+    multiple=st.sampled_from([1, 8, 16]),
+    radius=st.one_of(st.none(), st.integers(0, 60)),
+    memory=st.integers(10**6, 10**9),
+)
+def test_tiles_are_no_larger_than_their_number_asks_for(
+    height: int, width: int, multiple: int, radius: int | None, memory: int
+) -> None:
+    restorer = Fake(multiple=multiple, radius=radius)
+    plan = plan_tiles(
+        restorer, height=height, width=width, settings=TileSettings(), memory_bytes=memory
+    )
+    assume(plan.tile)
+
+    def count(tile: int) -> list[int]:
+        kwargs = {"overlap": plan.overlap, "multiple": multiple}
+        return [len(tile_starts(side, tile=tile, **kwargs)) for side in (height, width)]
+
+    assert plan.tile % multiple == 0 and plan.overlap <= plan.tile // 2
+    assert plan.tile**2 * restorer.bytes_per_pixel <= max(0.4 * memory, 64**2 * 1000)
+    if plan.tile - multiple >= max(64, 2 * plan.overlap + multiple):
+        assert count(plan.tile - multiple) != count(plan.tile)
 
 
 @settings(max_examples=60, deadline=None)
