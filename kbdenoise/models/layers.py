@@ -1,6 +1,6 @@
 """Small pieces that several architectures share."""
 
-from typing import Protocol, cast
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -161,6 +161,7 @@ def check_levels(model: str, levels: int, *, least: int = 1) -> None:
         )
 
 
+@runtime_checkable
 class Foldable(Protocol):
     """A block whose learned scales can become part of the convolutions beside them."""
 
@@ -176,8 +177,8 @@ def fold_scales(model: nn.Module) -> None:
     """
     with torch.no_grad():
         for module in model.modules():
-            if module is not model and hasattr(module, "fold_scales"):
-                cast(Foldable, module).fold_scales()
+            if isinstance(module, Foldable):
+                module.fold_scales()
 
 
 def fold_scale(convolution: nn.Module, scale: Tensor | None) -> None:

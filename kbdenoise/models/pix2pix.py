@@ -7,8 +7,8 @@ its weights come without stated terms). The discriminator is in `patchgan`.
 Shapes are the authors', and so is the order of layers: their files, whose names are nested one
 level in another, are read and given flat names here. What differs: images are in [0, 1], and the
 network's own range of [-1, 1] stays inside; dropout acts in training only, where the paper keeps
-it on at test as its source of chance ; fewer
-than the authors' five levels can be built. As published there is no input skip, so an untrained
+it on at test as its source of chance; fewer than
+the authors' five levels can be built. As published there is no input skip, so an untrained
 network does not return its input, and the innermost level, which is a single position for the
 smallest picture, has no norm.
 """

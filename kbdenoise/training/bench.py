@@ -26,11 +26,11 @@ from kbdenoise.models.kba import engine, kernel_basis_attention
 from kbdenoise.models.layers import fold_scales
 from kbdenoise.notation import seconds as seconds_of
 from kbdenoise.progress import Progress, counting, silent
-from kbdenoise.runs.folder import RunRecord, create_run, now
+from kbdenoise.runs.folder import create_run
 from kbdenoise.training.loop import optimise
-from kbdenoise.training.prepare import Material, build_session
+from kbdenoise.training.prepare import build_session, new_record
 from kbdenoise.training.session import Session
-from kbdenoise.training.train import gathered
+from kbdenoise.training.train import asked_filter, gathered
 
 _SHAPES = ((16, 256), (64, 128), (256, 64))  # channels and side of the operator's measurements
 _NSET, _GROUP_CHANNELS, _TAPS = 32, 4, 9
@@ -95,6 +95,11 @@ def bench(
     if not each_s:
         raise SettingsError("--duration 0 measures nothing", hint="write 20s or 2m")
     given = {key: value for key, value in settings.items() if value is not None}
+    if asked := asked_filter(config, given):
+        raise SettingsError(
+            f"{asked} is a classical filter, which has no training steps to measure",
+            hint="choose a network; `kbdenoise models` lists them",
+        )
     material, chosen = gathered(
         name, data=data, preset=preset, config=config, given=given, progress=progress
     )
@@ -104,7 +109,7 @@ def bench(
         enough_memory("the measurement", hint="use a smaller --batch or --patch"),
     ):
         run = create_run(Path(folder), model=chosen.model.model, name="bench")
-        session = build_session(run, _record(material), material, chosen)
+        session = build_session(run, new_record(material), material, chosen)
         loader_ms = _best_ms(_loading(session), each_s, material.device)
         advance(1, _TASKS)
         step_ms = _best_ms(_stepping(session), each_s, material.device)
@@ -131,20 +136,6 @@ def bench(
         restore_mpix_per_s=size[0] * size[1] / 1e3 / restore_ms,
         matrix_product_gflops=matrix,
         operator=operator,
-    )
-
-
-def _record(material: Material) -> RunRecord:
-    return RunRecord(
-        contest=material.local.contest.slug,
-        contest_folder=str(material.local.folder),
-        metric=material.metric.name,
-        model=material.info.name,
-        channels=material.info.channels,
-        parameters=material.info.parameters,
-        device=material.device.text,
-        data_checksum=material.store.checksum,
-        updated_at=now(),
     )
 
 

@@ -1,6 +1,6 @@
 """Everything a training run needs before its first step: data, model, split, session."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -221,24 +221,30 @@ def write_split(run: Run, pairs: Pairs | Material) -> None:
 
 def new_session(run: Run, material: Material, config: TrainConfig) -> Session:
     """Write the run's fixed files and build the session with fresh weights."""
-    local, info = material.local, material.info
     write_split(run, material)
-    record = RunRecord(
-        contest=local.contest.slug,
-        contest_folder=str(local.folder.resolve()),
-        metric=material.metric.name,
-        model=info.name,
-        channels=info.channels,
-        parameters=info.parameters,
-        device=material.device.text,
-        data_checksum=material.store.checksum,
+    record = replace(
+        new_record(material),
         untouched_score=untouched_score(material, count=config.validation.val_images),
-        updated_at=now(),
-        **environment(),
     )
     session = build_session(run, record, material, config)
     run.write_record(record)
     return session
+
+
+def new_record(material: Material) -> RunRecord:
+    """What is known of a run before its first step."""
+    return RunRecord(
+        contest=material.local.contest.slug,
+        contest_folder=str(material.local.folder.resolve()),
+        metric=material.metric.name,
+        model=material.info.name,
+        channels=material.info.channels,
+        parameters=material.info.parameters,
+        device=material.device.text,
+        data_checksum=material.store.checksum,
+        updated_at=now(),
+        **environment(),
+    )
 
 
 def build_session(run: Run, record: RunRecord, material: Material, config: TrainConfig) -> Session:

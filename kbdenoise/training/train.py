@@ -70,8 +70,7 @@ def train(
         if dry_run:
             return _result(session, "dry run")
     else:
-        asked = _asked_model(config, given)
-        if asked and is_filter(asked):
+        if asked_filter(config, given):
             chosen = effective_settings(preset, filter_device().kind, config, given)
             return train_filter(
                 open_contest(name, data=data),
@@ -103,16 +102,7 @@ def gathered(
     given: Mapping[str, Any],
     progress: Progress,
 ) -> tuple[Material, TrainConfig]:
-    """What a network's training would start from, and its settings; nothing of a run yet.
-
-    Raises SettingsError for a classical filter, and as `train` does.
-    """
-    asked = _asked_model(config, given)
-    if asked and is_filter(asked):
-        raise SettingsError(
-            f"{asked} is a classical filter, which has no training steps to measure",
-            hint="choose a network; `kbdenoise models` lists them",
-        )
+    """What a network's training would start from, and its settings; nothing of a run yet."""
     device = _device(given, config)
     chosen = effective_settings(preset, device.kind, config, given)
     return gather(open_contest(name, data=data), chosen, device, progress), chosen
@@ -145,7 +135,7 @@ def effective_settings(
     if preset not in PRESETS:
         raise SettingsError(f"no preset is called '{preset}'", hint=nearest(preset, PRESETS))
     layer = PRESETS[preset]["cpu" if kind == "cpu" else "gpu"]
-    from_file = read_settings(TrainConfig, config) if config is not None else {}
+    from_file = _from_file(config)
     start = _start({**from_file, **given})
     named = {"model": ModelSettings().model} | layer | from_file | dict(given) | start
     return resolve(
@@ -162,10 +152,14 @@ def effective_settings(
     )
 
 
-def _asked_model(config: Path | None, given: Mapping[str, Any]) -> str:
-    """The model that a person names; empty where preset or weights choose it."""
-    from_file = read_settings(TrainConfig, config) if config is not None else {}
-    return str({**from_file, **given}.get("model", ""))
+def asked_filter(config: Path | None, given: Mapping[str, Any]) -> str:
+    """The classical filter that a person names; empty for a network, named or not."""
+    model = str({**_from_file(config), **given}.get("model", ""))
+    return model if model and is_filter(model) else ""
+
+
+def _from_file(config: Path | None) -> dict[str, Any]:
+    return read_settings(TrainConfig, config) if config is not None else {}
 
 
 def _start(asked: Mapping[str, Any]) -> dict[str, str]:
@@ -188,9 +182,8 @@ def _start(asked: Mapping[str, Any]) -> dict[str, str]:
 
 def _device(given: Mapping[str, Any], config: Path | None) -> DeviceChoice:
     """The device has to be known before the preset, which depends on it."""
-    from_file = read_settings(TrainConfig, config) if config is not None else {}
     known = section_of(TrainConfig)
-    asked = {k: v for k, v in {**from_file, **given}.items() if known.get(k) == "device"}
+    asked = {k: v for k, v in {**_from_file(config), **given}.items() if known.get(k) == "device"}
     settings = resolve(TrainConfig(), ("settings", asked)).device
     return choose_device(settings.device, amp=settings.amp, threads=settings.threads)
 
