@@ -85,38 +85,25 @@ def fold_into_basis(weight: Tensor, bias: Tensor, scale: Tensor | None) -> None:
 def engine(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, *, groups: int) -> str:
     """Which engine takes these tensors, and why, in words such as `C: compiled by gcc`."""
     shape = shape_of(x, attention, weight, bias, groups=groups)
-    found = _engine(x, shape)
-    if found is not kba_taps:
-        return "Triton: one fused kernel" if x.is_cuda else f"C: {native().reason}"
-    return f"torch, tap by tap: {_why_taps(x, shape)}"
+    return _choose(x, shape)[1]
 
 
-def _engine(x: Tensor, shape: Shape) -> ModuleType:
-    """The fastest engine that takes `x` and agrees with torch on this machine."""
-    chosen: ModuleType = kba_taps
-    if kba_native.takes(x, shape):
-        chosen = kba_native
-    elif x.is_cuda and x.dtype.itemsize <= 4 and _has_triton():
-        from kbdenoise.models import kba_triton
+def _choose(x: Tensor, shape: Shape) -> tuple[ModuleType, str]:
+    """The fastest engine that takes `x` and agrees with torch on this machine, and why."""
+    fault = f"no other form takes {str(x.dtype).removeprefix('torch.')} on {x.device.type}"
+    if x.device.type == "cpu" and x.dtype.itemsize <= 4:
+        fault = kba_native.refusal(shape) or _fault(kba_native, str(x.device), x.dtype)
+        if not fault:
+            return kba_native, f"C: {native().reason}"
+    elif x.is_cuda and x.dtype.itemsize <= 4:
+        fault = "Triton is not installed"
+        if _has_triton():
+            from kbdenoise.models import kba_triton
 
-        chosen = kba_triton
-    if chosen is not kba_taps and _fault(chosen, str(x.device), x.dtype):
-        chosen = kba_taps
-    return chosen
-
-
-def _why_taps(x: Tensor, shape: Shape) -> str:
-    if kba_native.takes(x, shape):
-        return _fault(kba_native, str(x.device), x.dtype)
-    if x.dtype.itemsize <= 4 and x.device.type == "cpu":
-        return native().reason
-    if x.dtype.itemsize <= 4 and x.is_cuda:
-        if not _has_triton():
-            return "Triton is not installed"
-        from kbdenoise.models import kba_triton
-
-        return _fault(kba_triton, str(x.device), x.dtype)
-    return f"no other form takes {str(x.dtype).removeprefix('torch.')} on {x.device.type}"
+            fault = _fault(kba_triton, str(x.device), x.dtype)
+            if not fault:
+                return kba_triton, "Triton: one fused kernel"
+    return kba_taps, f"torch, tap by tap: {fault}"
 
 
 @functools.cache
@@ -171,7 +158,7 @@ def _attend(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, groups: 
     if not x.numel():
         return torch.empty_like(x)
     with torch.autocast(x.device.type, enabled=False):  # types are settled
-        return _like(x, _engine(x, shape).forward(x, attention, weight, bias, shape))
+        return _like(x, _choose(x, shape)[0].forward(x, attention, weight, bias, shape))
 
 
 @torch.library.custom_op("kbdenoise::kernel_basis_attention_backward", mutates_args=())
@@ -184,7 +171,7 @@ def _attend_backward(
         grads = (torch.zeros_like(x), torch.zeros_like(attention), weight * 0, bias * 0)
     else:
         with torch.autocast(x.device.type, enabled=False):
-            grads = _engine(x, shape).backward(grad, *inputs, shape)
+            grads = _choose(x, shape)[0].backward(grad, *inputs, shape)
     return (
         _like(x, grads[0]),
         _like(attention, grads[1]),

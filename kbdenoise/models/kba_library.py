@@ -123,15 +123,10 @@ def _cache() -> Path:
             return folder
     except OSError:
         pass
-    return _private_cache()
+    return Path(_private_cache().name)
 
 
 @functools.cache
-def _private_cache() -> Path:
+def _private_cache() -> tempfile.TemporaryDirectory[str]:
     """A folder for this process alone, where the home cannot be written to."""
-    folder = tempfile.TemporaryDirectory(prefix="kbdenoise-")
-    _kept.append(folder)
-    return Path(folder.name)
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []
+    return tempfile.TemporaryDirectory(prefix="kbdenoise-")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kbdenoise.models.kba_library import native
-from kbdenoise.models.kba_shape import Shape
+from kbdenoise.models.kba_shape import Shape, tap_rows, transposed
 
 _TASK_MACS = 4_000_000  # a task's least work, half a millisecond: threads cost 30 microseconds
 _TASK_COPIES = 500_000  # a task's least copied values, a quarter of a millisecond
@@ -22,12 +22,13 @@ _TASKS_PER_THREAD = 4  # so that one that another program slows down is not wait
 _ROWS = 4  # of the basis side by side, as kba_cpu.c wants them
 
 
-def takes(x: Tensor, shape: Shape) -> bool:
-    """Whether the kernels can do this work: real numbers of at most 32 bits, on a CPU."""
-    if x.device.type != "cpu" or x.dtype.itemsize > 4:
-        return False
+def refusal(shape: Shape) -> str:
+    """Why the kernels cannot do such work on the CPU; empty where they can."""
     library = native().library
-    return library is not None and shape.nset <= library.kba_most_nset()
+    if library is None:
+        return native().reason
+    most: int = library.kba_most_nset()
+    return "" if shape.nset <= most else f"the basis has more than {most} kernels"
 
 
 class _CShape(ctypes.Structure):
@@ -105,27 +106,28 @@ class _Picture:
         """(sample, first row, last row) of tasks that threads can share."""
         step = max(1, -(-_TASK_COPIES // (channels * self.stride)))
         step = max(step, -(-rows // (torch.get_num_threads() * _TASKS_PER_THREAD)))
-        return [
-            (sample, first, min(first + step, rows))
-            for sample in range(self.batch)
-            for first in range(0, rows, step)
-        ]
+        return self._cut(0, rows, step)
 
     def empty(self, channels: int) -> Tensor:
         """Planes for a result, whose margins hold anything."""
         return torch.empty(self.batch, channels, self.plane, dtype=torch.float32)
 
-    def pieces(self, shape: Shape, block: int) -> list[tuple[int, int, int]]:
-        """(sample, first pixel, last pixel) of tasks that threads can share; whole blocks each."""
+    def share_pixels(self, work: Callable[[int, int, int], None], shape: Shape) -> None:
+        """Let threads do `work(sample, first pixel, last pixel)`, whole blocks each."""
+        block = self.library.kba_block_pixels()
         pixels = self.last - self.first
-        work = shape.channels * shape.group_channels * shape.nset * len(shape.taps)
+        macs = shape.channels * shape.group_channels * shape.nset * len(shape.taps)
         most = max(1, torch.get_num_threads() * _TASKS_PER_THREAD // max(1, self.batch))
-        parts = max(1, min(most, pixels * work // _TASK_MACS))
+        parts = max(1, min(most, pixels * macs // _TASK_MACS))
         step = -(-pixels // parts // block) * block or block
+        _shared(lambda piece: work(*piece), self._cut(self.first, self.last, step))
+
+    def _cut(self, begin: int, end: int, step: int) -> list[tuple[int, int, int]]:
+        """(sample, first, last) of every `step` from `begin` to `end` in every sample."""
         return [
-            (sample, first, min(first + step, self.last))
+            (sample, first, min(first + step, end))
             for sample in range(self.batch)
-            for first in range(self.first, self.last, step)
+            for first in range(begin, end, step)
         ]
 
 
@@ -133,7 +135,7 @@ def forward(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, shape: S
     """Kernel-basis attention: [B, C, H, W] -> the same, in the type of `x`."""
     library = _library()
     picture = _Picture(x, shape, library)
-    taps = _tap_rows(weight, shape)
+    taps = tap_rows(weight.float(), shape)
     out = _mixed(
         library,
         picture,
@@ -153,7 +155,7 @@ def backward(
     """Gradients of x, attention, weight and bias, each in its own type."""
     library = _library()
     picture = _Picture(x, shape, library)
-    taps = _tap_rows(weight, shape)
+    taps = tap_rows(weight.float(), shape)
     seen, looked, back = picture.padded(x), picture.padded(attention), picture.padded(grad)
 
     grad_x = _mixed(
@@ -162,7 +164,7 @@ def backward(
         shape,
         x=back,
         attention=looked,
-        matrices=_quads(_transposed(taps, shape)),
+        matrices=_quads(transposed(taps, shape)),
         bias=None,
         moving=True,
     )
@@ -182,7 +184,7 @@ def backward(
 
 def _library() -> ctypes.CDLL:
     library = native().library
-    assert library is not None, "asked for without `takes`"
+    assert library is not None, "asked for in spite of `refusal`"
     return library
 
 
@@ -199,21 +201,16 @@ def _mixed(
 ) -> Tensor:
     out = picture.empty(shape.channels)
 
-    def one(piece: tuple[int, int, int]) -> None:
-        sample, first, last = piece
+    def mix(sample: int, first: int, last: int) -> None:
         library.kba_mix(
             ctypes.byref(picture.c),
-            _address(x[sample]),
-            _address(attention[sample]),
-            _address(matrices),
-            _address(bias),
-            _address(out[sample]),
+            *map(_address, (x[sample], attention[sample], matrices, bias, out[sample])),
             ctypes.c_long(first),
             ctypes.c_long(last),
             ctypes.c_int(moving),
         )
 
-    _shared(one, picture.pieces(shape, library.kba_block_pixels()))
+    picture.share_pixels(mix, shape)
     return out
 
 
@@ -230,20 +227,15 @@ def _attention_gradient(
     out = torch.zeros(picture.batch, shape.nset, picture.plane, dtype=torch.float32)
     matrices, offsets = _quads(taps.mT), _quads(bias)  # [k*k, nset/4, rows, 4], [nset/4, C, 4]
 
-    def one(piece: tuple[int, int, int]) -> None:
-        sample, first, last = piece
+    def add(sample: int, first: int, last: int) -> None:
         library.kba_attention_gradient(
             ctypes.byref(picture.c),
-            _address(x[sample]),
-            _address(grad[sample]),
-            _address(matrices),
-            _address(offsets),
-            _address(out[sample]),
+            *map(_address, (x[sample], grad[sample], matrices, offsets, out[sample])),
             ctypes.c_long(first),
             ctypes.c_long(last),
         )
 
-    _shared(one, picture.pieces(shape, library.kba_block_pixels()))
+    picture.share_pixels(add, shape)
     return out
 
 
@@ -280,17 +272,6 @@ def _weight_gradient(
 
     _shared(one, list(range(0, rows, step)))
     return out[:, : shape.nset].unflatten(0, (len(shape.taps), -1))
-
-
-def _tap_rows(weight: Tensor, shape: Shape) -> Tensor:
-    """The basis as one matrix a tap: [1, nset, C*gc*k*k] -> [k*k, C*gc, nset], rows (G, o, i)."""
-    return weight.float().view(shape.nset, -1, len(shape.taps)).permute(2, 1, 0)
-
-
-def _transposed(taps: Tensor, shape: Shape) -> Tensor:
-    """Rows (G, o, i) -> rows (G, i, o): what an input channel gives to each output channel."""
-    gc = shape.group_channels
-    return taps.unflatten(1, (-1, gc, gc)).transpose(2, 3).flatten(1, 3)
 
 
 def _quads(matrix: Tensor) -> Tensor:

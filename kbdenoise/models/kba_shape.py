@@ -23,6 +23,17 @@ class Shape(NamedTuple):
         return [(y, x) for y in range(self.kernel) for x in range(self.kernel)]
 
 
+def tap_rows(weight: Tensor, shape: Shape) -> Tensor:
+    """The basis as one matrix a tap: [1, nset, C*gc*k*k] -> [k*k, C*gc, nset], rows (G, o, i)."""
+    return weight.reshape(shape.nset, -1, len(shape.taps)).permute(2, 1, 0).contiguous()
+
+
+def transposed(taps: Tensor, shape: Shape) -> Tensor:
+    """Rows (G, o, i) -> rows (G, i, o): what an input channel gives to each output channel."""
+    gc = shape.group_channels
+    return taps.unflatten(1, (-1, gc, gc)).transpose(2, 3).flatten(1, 3)
+
+
 def shape_of(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, *, groups: int) -> Shape:
     """Raises SettingsError when the tensors do not fit each other."""
     channels, nset = x.shape[1], attention.shape[1]

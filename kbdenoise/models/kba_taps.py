@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kbdenoise.models.kba_shape import Shape
+from kbdenoise.models.kba_shape import Shape, tap_rows
 
 # Pixels handled at once. On a CPU a tap's kernels for 4096 pixels of 16 channels are 1 MiB; for
 # eight images of 128x128, 1024 took 1.8 times as long and 16384 1.5 times. Other devices want few,
@@ -31,7 +31,7 @@ def per_tap(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, shape: S
     batch, channels, height, width = x.shape
     g, gc = shape.groups, shape.group_channels
     padded = _zero_padded(x, shape)
-    matrices = _tap_matrices(weight, shape)
+    matrices = tap_rows(weight, shape)
     out = F.conv2d(attention, bias[0].t()[:, :, None, None])
     for (dy, dx), matrix in zip(shape.taps, matrices, strict=True):
         kernels = F.conv2d(attention, matrix[:, :, None, None])  # [B, C*gc, H, W]
@@ -47,7 +47,7 @@ def forward(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, shape: S
     """[B, C, H, W]; x and attention of one type, in which products run; sums are in fp32."""
     g, gc = shape.groups, shape.group_channels
     padded = _zero_padded(x, shape)
-    matrices = _tap_matrices(weight.to(x.dtype), shape)
+    matrices = tap_rows(weight.to(x.dtype), shape)
     offsets = bias[0].t().to(x.dtype)  # [C, nset]
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     for samples, rows in _blocks(x):
@@ -69,7 +69,7 @@ def backward(
     grad = grad.to(x.dtype)
     g, gc = shape.groups, shape.group_channels
     padded = _zero_padded(x, shape)
-    matrices = _tap_matrices(weight.to(x.dtype), shape)
+    matrices = tap_rows(weight.to(x.dtype), shape)
     offsets = bias[0].to(x.dtype)  # [nset, C]
     wide = _sum_dtype(x)
     grad_padded = torch.zeros_like(padded, dtype=wide)
@@ -149,13 +149,6 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
     else:
         total.add_(left @ right)
-
-
-def _tap_matrices(weight: Tensor, shape: Shape) -> Tensor:
-    """The basis as one matrix a tap: [1, nset, C*gc*k*k] -> [k*k, C*gc, nset], rows (G, o, i)."""
-    n, k = shape.nset, shape.kernel
-    taps_last = weight.view(n, -1, k * k)  # [nset, C*gc, k*k]
-    return taps_last.permute(2, 1, 0).contiguous()
 
 
 def _zero_padded(x: Tensor, shape: Shape) -> Tensor:

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kbdenoise.models.kba_shape import Shape
+from kbdenoise.models.kba_shape import Shape, tap_rows, transposed
 
 _PARTS = 512  # programs that the weight gradient should at least keep busy
 _LEAST = 16  # of every side of a matrix product
@@ -205,7 +205,7 @@ def _weight_kernel(
 def forward(x: Tensor, attention: Tensor, weight: Tensor, bias: Tensor, shape: Shape) -> Tensor:
     """Kernel-basis attention: [B, C, H, W] -> the same, in the type of `x`."""
     x, attention = x.contiguous(), attention.contiguous()
-    taps = _tap_rows(weight, shape, dtype=x.dtype)
+    taps = _filled(tap_rows(weight, shape), shape, dtype=x.dtype)
     return _mixed(x, attention, taps, _filled(bias[0].t(), shape, dtype=x.dtype), shape)
 
 
@@ -214,10 +214,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, attention, weight and bias, each in its own type."""
     x, attention, grad = x.contiguous(), attention.contiguous(), grad.to(x.dtype).contiguous()
-    taps = _tap_rows(weight, shape, dtype=x.dtype)
-    gc = shape.group_channels
-    turned = taps.unflatten(1, (-1, gc, gc)).transpose(2, 3).flatten(1, 3)  # rows (G, i, o)
-    grad_x = _mixed(grad, attention, turned, None, shape)
+    taps = _filled(tap_rows(weight, shape), shape, dtype=x.dtype)
+    grad_x = _mixed(grad, attention, transposed(taps, shape), None, shape)
     grad_attention = _attention_gradient(x, grad, taps, bias, shape)
     grad_taps = _weight_gradient(x, grad, attention, shape)  # [k*k, C*gc, nset]
     flat = attention.flatten(2).float(), grad.flatten(2).float()
@@ -323,12 +321,6 @@ def _block(x: Tensor) -> tuple[int, int]:
 
 def _power_of_two(count: int) -> int:
     return max(_LEAST, 1 << (count - 1).bit_length())
-
-
-def _tap_rows(weight: Tensor, shape: Shape, *, dtype: torch.dtype) -> Tensor:
-    """One matrix a tap: [1, nset, C*gc*k*k] -> [k*k, C*gc, NSET], rows (G, o, i)."""
-    taps = weight.reshape(shape.nset, -1, len(shape.taps)).permute(2, 1, 0)
-    return _filled(taps, shape, dtype=dtype)
 
 
 def _filled(matrix: Tensor, shape: Shape, *, dtype: torch.dtype) -> Tensor:

@@ -222,6 +222,15 @@ def test_a_home_that_cannot_be_written_to_is_not_needed(
     assert found.library is not None
 
 
+@needs_compiler
+def test_a_basis_too_large_for_the_kernels_takes_torch_and_says_so() -> None:
+    inputs = draw(groups=1, nset=257, height=2, width=3)
+
+    assert engine(*inputs, groups=1) == ("torch, tap by tap: the basis has more than 256 kernels")
+    found = value_and_gradients(inputs, groups=1)
+    assert largest_error(found, in_float64(inputs, groups=1)) < 1e-5
+
+
 def test_the_environment_can_ask_for_torch(
     fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
