@@ -11,6 +11,7 @@ both pictures, turn both by a random angle (warpAffine), cut a patch, make float
 import argparse
 import json
 import mmap
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,9 +23,12 @@ import numpy as np
 import torch
 
 from kbdenoise.contests.contest import Contest, LocalContest
+from kbdenoise.data.batches import to_images
+from kbdenoise.data.index import read_index
 from kbdenoise.data.pairs import Pair, find_pairs
-from kbdenoise.data.patches import PatchSampler, to_tensor
-from kbdenoise.data.store import open_store
+from kbdenoise.data.patches import PatchSampler, prefetch
+from kbdenoise.data.store import Store, open_store
+from kbdenoise.devices import choose_device
 from kbdenoise.imaging.files import FloatImage, to_float, write_image
 
 SIDE = 512
@@ -38,7 +42,11 @@ class LoaderSpeed:
     batch: int
     naive_patches_per_s: float
     store_patches_per_s: float
+    store_channels_last_patches_per_s: float
+    """For networks that want the channels of a pixel side by side, as they are stored."""
     ratio: float
+    cold_ratio: float
+    """The same with nothing of the store in the system's file cache, in time that passes."""
     build_pairs_per_s: float
     reopen_s: float
 
@@ -47,6 +55,7 @@ def measure(
     *, pairs: int = 24, patch: int = 128, batch: int = 8, seconds: float = 3.0
 ) -> LoaderSpeed:
     """Measure both loaders in this process, each for about `seconds`."""
+    choose_device("cpu")  # keeps freed memory, as the program does
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -70,9 +79,10 @@ def _measure(folder: Path, *, pairs: int, patch: int, batch: int, seconds: float
     sampler = PatchSampler(store, range(pairs), patch=patch, batch=batch, seed=0)
 
     def ours(step: int) -> None:
-        made = sampler.batch(step)
-        to_tensor(made.noisy)
-        to_tensor(made.clean)
+        to_images(sampler.batch(step))
+
+    def side_by_side(step: int) -> None:
+        to_images(sampler.batch(step), channels_last=True)
 
     naive = _rate(lambda step: naive_batch(found, step, patch=patch, batch=batch), seconds) * batch
     stored = _rate(ours, seconds) * batch
@@ -81,10 +91,29 @@ def _measure(folder: Path, *, pairs: int, patch: int, batch: int, seconds: float
         batch=batch,
         naive_patches_per_s=naive,
         store_patches_per_s=stored,
+        store_channels_last_patches_per_s=_rate(side_by_side, seconds) * batch,
         ratio=stored / naive,
+        cold_ratio=_cold_rate(local, pairs=pairs, patch=patch, batch=batch) / naive,
         build_pairs_per_s=pairs / build_s,
         reopen_s=reopen_s,
     )
+
+
+def _cold_rate(local: LocalContest, *, pairs: int, patch: int, batch: int) -> float:
+    """Patches a second from a store of which the system has nothing in memory."""
+    folder = local.folder / "store" / "rgb"
+    index = read_index(folder)
+    assert index is not None, "the store was just built"
+    for path in folder.glob("*.bin"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    sampler = PatchSampler(Store(folder, index), range(pairs), patch=patch, batch=batch, seed=1)
+    started = time.perf_counter()
+    batches = max(1, pairs // batch)  # every picture once
+    for made in prefetch(sampler, start=0, stop=batches):
+        to_images(made)
+    return batches * batch / (time.perf_counter() - started)
 
 
 def write_contest_pictures(folder: Path, *, pairs: int) -> LocalContest:
@@ -174,7 +203,8 @@ def main() -> None:
     print(f"patch {speed.patch} px, batch {speed.batch}, one core, 512x512 LZW TIFF pairs")
     print(f"naive loader   {speed.naive_patches_per_s:10.1f} patches/s")
     print(f"store          {speed.store_patches_per_s:10.1f} patches/s")
-    print(f"ratio          {speed.ratio:10.1f}")
+    print(f"channels last  {speed.store_channels_last_patches_per_s:10.1f} patches/s")
+    print(f"ratio          {speed.ratio:10.1f}, from a cold file cache {speed.cold_ratio:.1f}")
     print(
         f"store built at {speed.build_pairs_per_s:10.1f} pairs/s, opened in {speed.reopen_s:.3f} s"
     )

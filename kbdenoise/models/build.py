@@ -97,14 +97,22 @@ def describe_model(
     )
 
 
+def channels_last(name: str, *, device: str) -> bool:
+    """Whether a model is fastest on `device` with the channels of a pixel side by side in memory.
+
+    See `benchmarks.layouts` for what is gained.
+    """
+    return device == "cpu" and find_model(name).channels_last
+
+
 def laid_out(model: "nn.Module", *, name: str, device: str) -> "nn.Module":
     """The model itself, its tensors in the memory format that is fastest on `device`.
 
-    Its activations follow its weights. See `benchmarks.layouts` for what is gained.
+    Its activations follow its weights.
     """
     import torch
 
-    if device == "cpu" and find_model(name).channels_last:
+    if channels_last(name, device=device):
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 

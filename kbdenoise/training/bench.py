@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kbdenoise.config import Preset
-from kbdenoise.data.patches import to_tensor
+from kbdenoise.data.batches import to_images
 from kbdenoise.devices import DeviceChoice, enough_memory, free_memory_bytes
 from kbdenoise.errors import SettingsError
 from kbdenoise.imaging.files import to_float
@@ -142,7 +142,7 @@ def bench(
 def _loading(session: Session) -> Callable[[int], object]:
     def load(step: int) -> object:
         batch = session.sampler.batch(step)
-        return [to_tensor(p, device=session.device.kind) for p in (batch.noisy, batch.clean)]
+        return to_images(batch, device=session.device.kind, channels_last=session.channels_last)
 
     return load
 

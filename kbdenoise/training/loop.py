@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 
-from kbdenoise.data.patches import Batch, prefetch, to_tensor
+from kbdenoise.data.batches import Batch, to_images
+from kbdenoise.data.patches import prefetch
 from kbdenoise.devices import free_memory_bytes
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage
@@ -24,6 +25,7 @@ from kbdenoise.training.session import Session, card, save
 
 _MOST_SKIPPED_IN_A_ROW = 50
 _REPORT_EVERY_S = 0.5
+_LONG_WAIT_SHARE, _LONG_WAIT_S = 0.2, 10.0  # from where waiting for patches is worth a word
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +37,9 @@ class Clock:
     saved: float
     reported: float
     reported_step: int
+    waited_s: float = 0.0
+    """Of this sitting, for patches that were not there when they were needed."""
+    wait_noted: bool = False
 
     @classmethod
     def start(cls, session: Session) -> "Clock":
@@ -71,7 +76,7 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
             if asked_to_stop():
                 save(session, status="interrupted", stopped_by="interrupt")
                 return "interrupt"
-            batch = next(batches)
+            batch = _next(batches, clock, progress)
             rate = _set_rate(session, clock)
             loss = optimise(session, batch)
             session.step += 1
@@ -91,6 +96,23 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
     stopped_by = "steps" if session.step >= last_step else "time limit"
     save(session, status="finished", stopped_by=stopped_by)
     return stopped_by
+
+
+def _next(batches: Iterator[Batch], clock: Clock, progress: Progress) -> Batch:
+    """The next batch; where the disk keeps training waiting, the user is told, once."""
+    started = time.monotonic()
+    batch = next(batches)
+    moment = time.monotonic()
+    clock.waited_s += moment - started
+    share = clock.waited_s / max(moment - clock.started, 1e-9)
+    if share > _LONG_WAIT_SHARE and clock.waited_s > _LONG_WAIT_S and not clock.wait_noted:
+        clock.wait_noted = True
+        text = (
+            f"{share:.0%} of the time went on waiting for patches: the disk is slower than the "
+            "network; keep the contest's folder on a faster one"
+        )
+        progress(Note(text=text))
+    return batch
 
 
 def validate(session: Session, *, rate: float, clock: Clock, progress: Progress) -> None:
@@ -129,14 +151,12 @@ def validate(session: Session, *, rate: float, clock: Clock, progress: Progress)
 
 def optimise(session: Session, batch: Batch) -> float:
     """One optimiser step on a batch; returns the loss, NaN for a skipped step."""
-    device = session.device.kind
-    noisy, clean = (to_tensor(p, device=device) for p in (batch.noisy, batch.clean))  # [B, C, P, P]
-    seen = [noisy] if batch.page is None else [noisy, to_tensor(batch.page, device=device)]
+    images = to_images(batch, device=session.device.kind, channels_last=session.channels_last)
     session.optimiser.zero_grad(set_to_none=True)
     buffers = [buffer.clone() for buffer in session.model.buffers()]
     with session.device.mixed_precision():
-        restored = session.model(*seen)  # [B, C, P, P]
-    loss = LOSSES[session.config.optimiser.loss](restored.float(), clean)
+        restored = session.model(*images.seen)  # [B, C, P, P]
+    loss = LOSSES[session.config.optimiser.loss](restored.float(), images.clean)
     session.scaler.scale(loss).backward()
     session.scaler.unscale_(session.optimiser)
     limit = session.config.optimiser.clip or math.inf

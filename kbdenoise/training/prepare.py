@@ -91,6 +91,7 @@ def gather(
             turns=config.data.turns,
             multiple=info.multiple,
             pages=info.sees_page,
+            pinned=device.kind == "cuda",
         ),
         groups=pairs.groups,
         info=info,

@@ -20,6 +20,7 @@ from kbdenoise.data.store import Store
 from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.metrics import Metric
+from kbdenoise.models.build import channels_last
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import ModelCard, save_weights
 from kbdenoise.notation import seconds
@@ -62,6 +63,11 @@ class Session:
     validation_s: float = 0.0
     """How long the newest validation took."""
     history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the network wants the channels of a pixel side by side in memory."""
+        return channels_last(self.info.name, device=self.device.kind)
 
     @property
     def time_limit_s(self) -> float:

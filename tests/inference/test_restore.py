@@ -313,9 +313,10 @@ def test_patches_are_trained_with_the_tone_that_their_page_is_restored_with(
 
     batch = sampler.batch(0)
     assert batch.page is not None
-    restored = restorer(to_float(batch.noisy), to_float(batch.page))
+    noisy = batch.noisy.numpy()
+    restored = restorer(to_float(noisy), to_float(batch.page.numpy()))
 
-    for patch, result in zip(batch.noisy, restored, strict=True):
+    for patch, result in zip(noisy, restored, strict=True):
         number, top, left = place(patch, store)
         expected = wholes[number][top : top + 48, left : left + 48]
         inner = np.s_[4:-4, 4:-4]  # farther than the receptive field reaches

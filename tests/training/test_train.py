@@ -14,6 +14,8 @@ import safetensors.torch
 import torch
 
 from kbdenoise.contests.contest import LocalContest
+from kbdenoise.data.batches import Batch, Images, to_images
+from kbdenoise.data.patches import PatchSampler
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import read_image, write_image
 from kbdenoise.imaging.thumbnail import thumbnail
@@ -369,6 +371,34 @@ def test_progress_is_told_as_a_growing_share(
     assert shares[-1] > 0.9 > shares[10]
 
 
+def test_a_disk_that_keeps_training_waiting_is_told_of_once(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a distant disk: every batch takes 0.4 s, a step a few milliseconds."""
+
+    def slow(sampler: PatchSampler, step: int) -> Batch:
+        time.sleep(0.4)
+        return quick(sampler, step)
+
+    quick = PatchSampler.batch
+    monkeypatch.setattr(PatchSampler, "batch", slow)
+    monkeypatch.setattr("kbdenoise.training.loop._LONG_WAIT_S", 0.2)
+    events: list[Event] = []
+
+    train_tiny(contest, tmp_path / "runs", steps=12, val_every=100, progress=events.append)
+
+    told = [e.text for e in events if isinstance(e, Note) and "waiting for patches" in e.text]
+    assert len(told) == 1 and "faster" in told[0]
+
+
+def test_a_quick_disk_is_not_spoken_of(contest: LocalContest, tmp_path: Path) -> None:
+    events: list[Event] = []
+
+    train_tiny(contest, tmp_path / "runs", progress=events.append)
+
+    assert not [e for e in events if isinstance(e, Note) and "waiting" in e.text]
+
+
 def test_a_dry_run_of_a_resume_trains_nothing(contest: LocalContest, tmp_path: Path) -> None:
     train(contest.folder, runs=tmp_path / "runs", progress=stop_at(5), **TINY)
 
@@ -492,14 +522,14 @@ def test_a_step_that_overflows_leaves_weights_and_statistics_alone(
     contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every second batch is infinite: batch norm would keep that for ever."""
-    from kbdenoise.data.patches import to_tensor
-
     calls = iter(range(10**6))
 
-    def poisoned(pixels: np.ndarray, *, device: str = "cpu") -> torch.Tensor:
-        return to_tensor(pixels, device=device) * (math.inf if next(calls) % 4 == 2 else 1.0)
+    def poisoned(batch: Batch, **options: Any) -> Images:
+        images = to_images(batch, **options)
+        factor = math.inf if next(calls) % 2 else 1.0
+        return images._replace(noisy=images.noisy * factor)
 
-    monkeypatch.setattr("kbdenoise.training.loop.to_tensor", poisoned)
+    monkeypatch.setattr("kbdenoise.training.loop.to_images", poisoned)
 
     result = train_tiny(contest, tmp_path / "runs", model="dncnn", steps=8, val_every=8)
 
