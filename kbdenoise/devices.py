@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import os
 import platform
 import sys
@@ -10,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.errors import NoMemoryError, SettingsError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers
+
+# What torch's backends say in a plain RuntimeError.
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "could not create a memory object")
 
 DeviceKind = Literal["cuda", "mps", "cpu"]
 
@@ -85,7 +89,11 @@ def _keep_freed_memory() -> None:
 
 
 def free_memory_bytes(choice: DeviceChoice) -> int:
-    """Memory that new work may take on the device, in bytes; a guess of 2 GiB where unknown."""
+    """Memory that new work may take on the device, in bytes; a guess of 2 GiB where unknown.
+
+    On a CPU the least of what the machine has left, what its container may still take, and what
+    this process may still take.
+    """
     import torch
 
     if choice.kind == "cuda":
@@ -93,28 +101,75 @@ def free_memory_bytes(choice: DeviceChoice) -> int:
         return int(torch.cuda.mem_get_info()[0]) + cached
     if choice.kind == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    try:
+    known = [_machine_memory_bytes(), _container_memory_bytes(), _process_memory_bytes()]
+    return max(0, min((found for found in known if found is not None), default=2 * 1024**3))
+
+
+def _machine_memory_bytes() -> int | None:
+    """What the system could hand out without swapping."""
+    with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError):
         return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
-    except (OSError, ValueError):
-        return 2 * 1024**3
+    return None
+
+
+def _container_memory_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the control group of this process may still take (version 2, else 1), files not counted.
+
+    Containers often get less than the machine has, and are killed where they take more.
+    """
+    for limit, used, files in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # no limit is the word "max"
+            free = int((root / limit).read_text()) - int((root / used).read_text())
+            statistics = (root / limit).with_name("memory.stat").read_text().split()
+            return free + int(statistics[statistics.index(files) + 1])
+    return None
+
+
+def _process_memory_bytes() -> int | None:
+    """What is left of a limit on the address space, as `ulimit -v` sets it."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        return limit - int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    return None
 
 
 @contextlib.contextmanager
 def enough_memory(work: str, *, hint: str) -> Iterator[None]:
-    """Turn the many ways of running out of memory into a DataError with a cure."""
+    """Turn the many ways of running out of memory into a NoMemoryError with a cure."""
     import torch
 
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise DataError(f"{work} does not fit into the memory", hint=hint) from error
+        raise NoMemoryError(f"{work} does not fit into the memory", hint=hint) from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error) and "out of memory" not in str(error):
+        if not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
-        raise DataError(f"{work} does not fit into the memory", hint=hint) from error
+        raise NoMemoryError(f"{work} does not fit into the memory", hint=hint) from error
+
+
+def clear_memory() -> None:
+    """Hand back what was freed but kept for later, after work that did not fit."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def device_report() -> list[tuple[str, bool, str]]:

@@ -27,6 +27,10 @@ class DataError(KbdenoiseError):
     """A file is missing, broken or unpaired."""
 
 
+class NoMemoryError(DataError):
+    """The work did not fit into the memory of its device."""
+
+
 class KaggleError(KbdenoiseError):
     """Network, login, rules not accepted, daily limit."""
 

@@ -1,8 +1,19 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from kbdenoise.devices import DeviceChoice, choose_device, device_report, free_memory_bytes
-from kbdenoise.errors import SettingsError
+from kbdenoise.devices import (
+    DeviceChoice,
+    _container_memory_bytes,
+    choose_device,
+    device_report,
+    enough_memory,
+    free_memory_bytes,
+)
+from kbdenoise.errors import NoMemoryError, SettingsError
 
 
 def test_a_choice_tells_its_reason_and_its_precision() -> None:
@@ -51,6 +62,65 @@ def test_memory_and_report_know_this_machine() -> None:
     assert free_memory_bytes(choose_device("cpu")) > 2**20
     assert [row[0] for row in device_report()] == ["cpu", "cuda", "mps"]
     assert all(reason for _, _, reason in device_report())
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "files"),
+    [
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_a_containers_limit_counts_and_its_cached_files_do_not(
+    tmp_path: Path, limit: str, used: str, files: str
+) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / limit).write_text(f"{3 * 2**30}\n")
+    (tmp_path / used).write_text(f"{2 * 2**30}\n")
+    (tmp_path / limit).with_name("memory.stat").write_text(f"anon 5\n{files} {2**29}\nfile 7\n")
+
+    assert _container_memory_bytes(tmp_path) == 2**30 + 2**29
+
+
+def test_a_container_without_a_limit_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+
+    assert _container_memory_bytes(tmp_path) is None
+    assert _container_memory_bytes(tmp_path / "none") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what the process has taken")
+def test_a_limited_process_plans_with_its_limit() -> None:
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (24 * 2**30, 24 * 2**30));"
+        "from kbdenoise.devices import _process_memory_bytes as left; print(left())"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert 2**30 < int(answer.stdout) < 24 * 2**30
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("MPS backend out of memory"),
+    ],
+)
+def test_memory_that_runs_out_is_one_error(error: Exception) -> None:
+    with (
+        pytest.raises(NoMemoryError, match="the work does not fit"),
+        enough_memory("the work", hint=""),
+    ):
+        raise error
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), enough_memory("the work", hint=""):
+        raise RuntimeError("shapes do not fit")
 
 
 @pytest.mark.gpu

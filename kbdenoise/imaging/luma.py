@@ -13,10 +13,10 @@ BT601 = np.array([0.299, 0.587, 0.114], dtype=np.float64)
 
 
 def luma(image: FloatImage) -> FloatImage:
-    """Luma of a float image [H, W, 3] RGB or [H, W, 1] in [0, 1]; returns float32 [H, W]."""
-    if image.shape[2] == 1:
+    """Luma of float images [..., H, W, 3] RGB or [..., H, W, 1] in [0, 1]: float32 [..., H, W]."""
+    if image.shape[-1] == 1:
         return image[..., 0]
-    return (image @ BT601.astype(image.dtype)).astype(np.float32)  # [H, W, 3] -> [H, W]
+    return (image @ BT601.astype(image.dtype)).astype(np.float32)  # [..., H, W, 3] -> [..., H, W]
 
 
 def mean_luma(image: FloatImage) -> float:

@@ -22,6 +22,8 @@ class TilePlan:
 
     tile: int
     overlap: int
+    batch: int = 1
+    """Tiles, or whole pictures of one size, that are restored together."""
     margin: int = 0
     """Pixels at a tile's inner borders that do not count, for want of surroundings."""
     needed: int | None = 0

@@ -4,20 +4,40 @@ The torch engine is here; other engines only need to offer the same `Restorer`.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
 from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage
-from kbdenoise.models.build import describe_model, laid_out
+from kbdenoise.models.build import channels_last, describe_model, laid_out
 from kbdenoise.models.layers import fold_scales
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import ModelCard, load_weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How a device is kept busy."""
+
+    pixels: int
+    """Pixels of one call, below which it is not full: smaller pictures go together."""
+    most_bytes: float
+    """Working memory of one call, above which nothing is gained."""
+    beside_host: bool = False
+    """Whether it computes while the host does something else."""
+
+
+PACES: Mapping[str, Pace] = {
+    "cpu": Pace(pixels=256**2, most_bytes=512 * 1024**2),
+    "mps": Pace(pixels=1024**2, most_bytes=2 * 1024**3, beside_host=True),
+    "cuda": Pace(pixels=2048**2, most_bytes=8 * 1024**3, beside_host=True),
+}
+"""The CPU's figures were measured, the others are estimates."""
 
 
 class Restorer(Protocol):
@@ -43,6 +63,10 @@ class Restorer(Protocol):
     def sees_page(self) -> bool:
         """Whether it wants a thumbnail of the whole picture beside each part of it."""
 
+    @property
+    def pace(self) -> Pace:
+        """How its device is kept busy."""
+
     def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
         """Restore float32 [B, H, W, C] in [0, 1]; the result is not clipped.
 
@@ -59,6 +83,7 @@ class TorchRestorer:
         self.info = info
         self.device = device
         self.bytes_per_pixel = _working_bytes_per_pixel(self.model, info)
+        self.pace = PACES[device.kind]
 
     @property
     def channels(self) -> int:
@@ -84,10 +109,17 @@ class TorchRestorer:
     def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
         """Restore float32 [B, H, W, C] in [0, 1]; the result is not clipped."""
         images = [noisy] if page is None else [noisy, page]
-        batches = [torch.from_numpy(np.ascontiguousarray(i.transpose(0, 3, 1, 2))) for i in images]
         with self.device.mixed_precision():
-            restored = self.model(*(b.to(self.device.kind) for b in batches))  # [B, C, H, W]
-        return np.ascontiguousarray(restored.float().cpu().numpy().transpose(0, 2, 3, 1))
+            restored = self.model(*(self._sent(image) for image in images))  # [B, C, H, W]
+        # Reordered on the device; channels side by side are in this order already.
+        answer: FloatImage = restored.permute(0, 2, 3, 1).float().contiguous().cpu().numpy()
+        return answer
+
+    def _sent(self, images: FloatImage) -> torch.Tensor:
+        """[B, H, W, C] -> [B, C, H, W] on the device, in the memory order that it wants."""
+        planes = torch.from_numpy(images).to(self.device.kind).permute(0, 3, 1, 2)
+        beside = channels_last(self.info.name, device=self.device.kind)
+        return planes if beside else planes.contiguous()
 
 
 def load_restorer(

@@ -30,7 +30,7 @@ from kbdenoise.inference.filters import BASELINES, choose_on, parameters_in_word
 from kbdenoise.inference.loading import contest_of, load_run
 from kbdenoise.inference.scoring import (
     ImageScore,
-    RestoreImage,
+    RestoreImages,
     pooled,
     pooled_untouched,
     score_pictures,
@@ -95,7 +95,7 @@ def evaluate(
     contest's metric. Writes evaluation.csv and worst.png into `out`, by default the run's folder.
     Further keyword arguments are settings of PredictConfig.
     """
-    loaded = load_run(run, runs=runs, **settings)
+    loaded = load_run(run, runs=runs, progress=progress, **settings)
     local = contest_of(loaded.run, name, data=data)
     chosen = metric(local.contest.metric)
     store = open_store(
@@ -118,8 +118,8 @@ def evaluate(
             f"{loaded.run.split_file} does not fit the contest: {error} is missing",
             hint="restore the file, or train anew",
         ) from error
-    rows = _scored(loaded.restore, store, held_out, chosen, progress, "evaluate")
-    untouched = score_pictures(lambda image: image, store, held_out, metric=chosen)
+    rows = _scored(loaded.restoration.images, store, held_out, chosen, progress, "evaluate")
+    untouched = score_pictures(iter, store, held_out, metric=chosen)
     table = [_method("doing nothing", untouched, chosen)]
     model = loaded.run.read_record().model
     if baselines:
@@ -130,7 +130,7 @@ def evaluate(
     folder = out or loaded.run.path
     scores_file, sheet_file = folder / "evaluation.csv", folder / "worst.png"
     write_text(scores_file, _csv(worst_first))
-    write_image(sheet_file, _sheet(loaded.restore, store, worst_first[:SHEET_ROWS]))
+    write_image(sheet_file, _sheet(loaded.restoration.images, store, worst_first[:SHEET_ROWS]))
     low, high = _interval(rows, split["groups"], chosen)
     scores = np.array([row.score for row in rows])
     return Evaluation(
@@ -154,7 +154,7 @@ def evaluate(
 
 
 def _scored(
-    restore: RestoreImage,
+    restore: RestoreImages,
     store: Store,
     indices: Sequence[int],
     chosen: Metric,
@@ -183,7 +183,7 @@ def _baselines(
     lines = []
     for name in names:
         found, _pictures = choose_on(store, train, FILTERS[name], metric=chosen)
-        restore = partial(FILTERS[name].apply, **found.parameters)
+        restore = partial(map, partial(FILTERS[name].apply, **found.parameters))
         rows = _scored(restore, store, held_out, chosen, progress, name)
         lines.append(_method(f"{name} ({parameters_in_words(found.parameters)})", rows, chosen))
     return lines
@@ -235,14 +235,14 @@ def _csv(rows: Sequence[ImageScore]) -> str:
     return text.getvalue()
 
 
-def _sheet(restore: RestoreImage, store: Store, rows: Sequence[ImageScore]) -> FloatImage:
+def _sheet(restore: RestoreImages, store: Store, rows: Sequence[ImageScore]) -> FloatImage:
     """A contact sheet, worst picture first."""
     where = {stem: index for index, stem in enumerate(store.stems)}
     strips = []
-    for row in rows:
+    answers = restore(to_float(store.noisy(where[row.stem])) for row in rows)
+    for row, restored in zip(rows, answers, strict=True):
         noisy = to_float(store.noisy(where[row.stem]))
         clean = to_float(store.clean(where[row.stem]))
-        restored = restore(noisy)
         error = difference(restored, clean, scale=DIFFERENCE_SCALE)
         removed = difference(noisy, restored, scale=DIFFERENCE_SCALE)
         labels = [row.stem, f"restored: {row.score:.4g}", "clean", "error", "removed"]

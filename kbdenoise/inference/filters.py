@@ -22,6 +22,7 @@ from kbdenoise.imaging.classical.choosing import Chosen, choose
 from kbdenoise.imaging.classical.table import FILTERS, Filter, Parameters, find_filter
 from kbdenoise.imaging.files import FloatImage, to_float
 from kbdenoise.imaging.metrics import Metric
+from kbdenoise.inference.engines import Pace
 
 BASELINES = (
     "median",
@@ -34,6 +35,7 @@ BASELINES = (
 """The quick ones of `FILTERS`, which evaluate sets beside a run."""
 
 _BYTES_PER_PIXEL = 300.0  # the wavelet filter's, which keeps all scales of three channels
+_MOST_BYTES = 512.0 * 1024**2
 _SECONDS = 15.0  # aimed at for each of the two rounds of choosing
 _FEW, _MORE = (3, 6), (6, 24)  # fewest and most pictures in the first and in the second round
 _FITTED = 300  # most pictures that a curve is fitted to
@@ -71,6 +73,7 @@ class FilterRestorer:
         self.radius = chosen.reach(card.parameters)
         self.bytes_per_pixel = _BYTES_PER_PIXEL
         self.sees_page = False
+        self.pace = Pace(pixels=1, most_bytes=_MOST_BYTES)
         self._apply = chosen.apply
 
     def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:

@@ -7,15 +7,14 @@ from typing import Any
 
 from kbdenoise.config import PredictConfig, resolve
 from kbdenoise.contests.contest import LocalContest, open_contest
-from kbdenoise.devices import DeviceChoice, choose_device, enough_memory, free_memory_bytes
+from kbdenoise.devices import DeviceChoice, choose_device, free_memory_bytes
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.classical.table import FILTERS
-from kbdenoise.imaging.files import FloatImage
-from kbdenoise.imaging.tiles import TilePlan
 from kbdenoise.inference.engines import Restorer, load_restorer
 from kbdenoise.inference.filters import FilterRestorer, filter_device, read_filter
-from kbdenoise.inference.restore import plan_tiles, restore_image
+from kbdenoise.inference.restoration import Restoration
 from kbdenoise.notation import parse_hyper
+from kbdenoise.progress import Progress, silent
 from kbdenoise.runs.folder import Run, find_run
 
 
@@ -28,10 +27,9 @@ class Loaded:
     weights: Path
     origin: Run | None
     """The run that the weights are of; None for a file that was named by itself."""
-    restorer: Restorer
+    restoration: Restoration
     config: PredictConfig
     device: DeviceChoice
-    memory_bytes: int
 
     @property
     def run(self) -> Run:
@@ -40,28 +38,12 @@ class Loaded:
             raise SettingsError(f"{self.weights} belongs to no run", hint="name a run instead")
         return self.origin
 
-    def plan(self, height: int, width: int) -> TilePlan:
-        """How a picture of this size, in pixels, is cut."""
-        return plan_tiles(
-            self.restorer,
-            height=height,
-            width=width,
-            settings=self.config.tiles,
-            memory_bytes=self.memory_bytes,
-        )
 
-    def restore(self, image: FloatImage) -> FloatImage:
-        """Restore float32 [H, W, 1 or 3] in [0, 1]; same shape and range."""
-        plan = self.plan(image.shape[0], image.shape[1])
-        with enough_memory("restoring a picture", hint="use smaller tiles, such as --tile 256"):
-            return restore_image(image, self.restorer, plan=plan, tta=self.config.tiles.tta)
-
-
-def load_run(name: str, *, runs: Path, **settings: Any) -> Loaded:
+def load_run(name: str, *, runs: Path, progress: Progress = silent, **settings: Any) -> Loaded:
     """The best weights of a run, on the device that the settings (of PredictConfig) ask for."""
     run = find_run(name, runs)
     if run.filter_file.is_file():
-        return _loaded_filter(run, settings)
+        return _loaded_filter(run, settings, progress)
     weights = run.best if run.best.is_file() else run.last
     if not weights.is_file():
         if (model := run.read_record().model) in FILTERS:
@@ -73,10 +55,10 @@ def load_run(name: str, *, runs: Path, **settings: Any) -> Loaded:
             f"{weights} does not exist: the run has not been validated or saved yet",
             hint=f"let it train on: kbdenoise train --resume {run.name}",
         )
-    return _loaded(run.name, weights, run, settings)
+    return _loaded(run.name, weights, run, settings, progress)
 
 
-def _loaded_filter(run: Run, settings: dict[str, Any]) -> Loaded:
+def _loaded_filter(run: Run, settings: dict[str, Any], progress: Progress) -> Loaded:
     """A classical filter; it needs no device but the CPU, whatever the settings ask for."""
     given = {key: value for key, value in settings.items() if value is not None}
     config = resolve(PredictConfig(), ("settings", given))
@@ -90,19 +72,22 @@ def _loaded_filter(run: Run, settings: dict[str, Any]) -> Loaded:
         name=run.name,
         weights=run.filter_file,
         origin=run,
-        restorer=FilterRestorer(read_filter(run.filter_file)),
+        restoration=_restoration(
+            FilterRestorer(read_filter(run.filter_file)), config, device, progress
+        ),
         config=config,
         device=device,
-        memory_bytes=free_memory_bytes(device),
     )
 
 
-def load_file(weights: Path, **settings: Any) -> Loaded:
+def load_file(weights: Path, *, progress: Progress = silent, **settings: Any) -> Loaded:
     """The network of a weights file, ours or one that is recognised, as `load_run` does."""
-    return _loaded(weights.stem, weights, None, settings)
+    return _loaded(weights.stem, weights, None, settings, progress)
 
 
-def _loaded(name: str, weights: Path, run: Run | None, settings: dict[str, Any]) -> Loaded:
+def _loaded(
+    name: str, weights: Path, run: Run | None, settings: dict[str, Any], progress: Progress
+) -> Loaded:
     given = {key: value for key, value in settings.items() if value is not None}
     config = resolve(PredictConfig(), ("settings", given))
     device = choose_device(
@@ -115,10 +100,20 @@ def _loaded(name: str, weights: Path, run: Run | None, settings: dict[str, Any])
         name=name,
         weights=weights,
         origin=run,
-        restorer=restorer,
+        restoration=_restoration(restorer, config, device, progress),
         config=config,
         device=device,
+    )
+
+
+def _restoration(
+    restorer: Restorer, config: PredictConfig, device: DeviceChoice, progress: Progress
+) -> Restoration:
+    return Restoration(
+        restorer,
         memory_bytes=free_memory_bytes(device),
+        settings=config.tiles,
+        progress=progress,
     )
 
 

@@ -9,24 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from kbdenoise.contests.contest import LocalContest, open_contest
-from kbdenoise.devices import enough_memory
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import (
     SUFFIXES,
     Header,
     list_images,
     read_header,
-    read_picture,
     suffix_rules,
-    write_pixels,
 )
+from kbdenoise.inference.ledger import Ledger, stamp
 from kbdenoise.inference.loading import Loaded, contest_of, load_file, load_run
-from kbdenoise.inference.restore import restore_pixels
+from kbdenoise.inference.restore_files import Job, restore_files
 from kbdenoise.notation import parse_hyper
-from kbdenoise.progress import Advance, Fact, Progress, silent
-from kbdenoise.runs.folder import read_json, write_json
+from kbdenoise.progress import Fact, Progress, silent
 
-MANIFEST = "restored.json"
+LEDGER_FILE = "restored.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +42,6 @@ class Prediction:
     seconds: float
     tiles: str
     device: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    source: Path
-    target: Path
-    header: Header
 
 
 def predict(
@@ -79,9 +69,10 @@ def predict(
     stopped half-way goes on where it was. Further keyword arguments are settings of PredictConfig.
 
     Raises SettingsError before anything is overwritten (unless `force`) and DataError for a file
-    that is no picture, before the first one is restored; damage further inside shows later.
+    that is no picture, before the first one is restored. Damage further inside is reported at the
+    end, when all other pictures are restored.
     """
-    loaded = _load(run, weights, runs=runs, settings=settings)
+    loaded = _load(run, weights, runs=runs, progress=progress, settings=settings)
     sources = _sources(pictures) if pictures else list_images(_contest(loaded, name, data).test)
     if not sources:
         raise DataError("there are no pictures to restore", hint="name image files or folders")
@@ -89,16 +80,12 @@ def predict(
     folder = out or default
     jobs = _jobs(sources, folder)
     progress(Fact(label="device", text=loaded.device.text))
-    ledger = _Ledger(folder / MANIFEST, _work(loaded))
+    ledger = Ledger(folder / LEDGER_FILE, _work(loaded))
     todo = _still_to_do(jobs, ledger, force=force)
     started = time.monotonic()
-    plans = {loaded.plan(job.header.height, job.header.width).text for job in jobs}
-    if not dry_run:
-        for done, job in enumerate(todo):
-            progress(Advance(task="restore", done=done, total=len(todo)))
-            _restore(job, loaded)
-            ledger.note(job)
-        progress(Advance(task="restore", done=len(todo), total=len(todo)))
+    plans = {loaded.restoration.plan(job.header.height, job.header.width).text for job in jobs}
+    if not dry_run and todo:
+        restore_files(todo, loaded.restoration, ledger, progress)
     return Prediction(
         run=loaded.origin.path if loaded.origin else None,
         weights=loaded.weights,
@@ -112,15 +99,22 @@ def predict(
     )
 
 
-def _load(run: str | None, weights: Path | None, *, runs: Path, settings: dict[str, Any]) -> Loaded:
+def _load(
+    run: str | None,
+    weights: Path | None,
+    *,
+    runs: Path,
+    progress: Progress,
+    settings: dict[str, Any],
+) -> Loaded:
     if weights is None:
-        return load_run("last" if run is None else run, runs=runs, **settings)
+        return load_run("last" if run is None else run, runs=runs, progress=progress, **settings)
     if run is not None:
         raise SettingsError(
             f"the run {run} and the weights {weights} cannot both restore",
             hint="name one of them",
         )
-    return load_file(Path(weights), **settings)
+    return load_file(Path(weights), progress=progress, **settings)
 
 
 def _contest(loaded: Loaded, name: str | Path | None, data: Path) -> LocalContest:
@@ -149,7 +143,7 @@ def _sources(pictures: Sequence[Path]) -> list[Path]:
     return sources
 
 
-def _jobs(sources: Sequence[Path], out: Path) -> list[_Job]:
+def _jobs(sources: Sequence[Path], out: Path) -> list[Job]:
     """Read every header and settle every target, so that trouble shows before the work begins."""
     if os.path.lexists(out) and not os.path.isdir(out):
         raise SettingsError(f"{out} is a file", hint="name a folder with --out")
@@ -170,7 +164,7 @@ def _jobs(sources: Sequence[Path], out: Path) -> list[_Job]:
         targets[target] = source
         header = read_header(source)
         _check_writable(source, header)
-        jobs.append(_Job(source=source, target=target, header=header))
+        jobs.append(Job(source=source, target=target, header=header, stamp=stamp(source)))
     return jobs
 
 
@@ -185,25 +179,6 @@ def _check_writable(source: Path, header: Header) -> None:
         )
 
 
-class _Ledger:
-    """What was restored from which source by exactly this work, kept beside the pictures."""
-
-    def __init__(self, path: Path, work: dict[str, Any]) -> None:
-        before = read_json(path) if path.is_file() else {}
-        self.path = path
-        self.work = work
-        self.done: dict[str, Any] = before.get("done", {}) if before.get("work") == work else {}
-
-    def has(self, job: _Job) -> bool:
-        """Whether the target is there and was made from the source as it is now."""
-        return job.target.exists() and self.done.get(job.target.name) == _stamp(job.source)
-
-    def note(self, job: _Job) -> None:
-        """Remember one picture; written at once, as the next one may never come."""
-        self.done[job.target.name] = _stamp(job.source)
-        write_json(self.path, {"work": self.work, "done": self.done})
-
-
 def _work(loaded: Loaded) -> dict[str, Any]:
     """What tells one restoration from another: the weights and how they are run."""
     with loaded.weights.open("rb") as file:
@@ -216,21 +191,16 @@ def _work(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _stamp(source: Path) -> dict[str, Any]:
-    status = source.stat()
-    return {
-        "source": str(source.resolve()),
-        "size": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
-    }
-
-
-def _still_to_do(jobs: Sequence[_Job], ledger: _Ledger, *, force: bool) -> list[_Job]:
+def _still_to_do(jobs: Sequence[Job], ledger: Ledger, *, force: bool) -> list[Job]:
     """Leave out what is done already; refuse to overwrite anything else."""
     if force:
         return list(jobs)
-    todo = [job for job in jobs if not ledger.has(job)]
-    present = [job for job in todo if job.target.exists()]
+    todo = [job for job in jobs if not ledger.has(job.target, job.stamp)]
+    present = [
+        job
+        for job in todo
+        if job.target.exists() and not ledger.may_overwrite(job.target, job.stamp)
+    ]
     if present:
         others = f", and {len(present) - 1} more" if len(present) > 1 else ""
         raise SettingsError(
@@ -238,17 +208,3 @@ def _still_to_do(jobs: Sequence[_Job], ledger: _Ledger, *, force: bool) -> list[
             hint="add --force to overwrite, or name another folder with --out",
         )
     return todo
-
-
-def _restore(job: _Job, loaded: Loaded) -> None:
-    picture = read_picture(job.source)
-    plan = loaded.plan(job.header.height, job.header.width)
-    with enough_memory(f"restoring {job.source}", hint="use smaller tiles, such as --tile 256"):
-        restored = restore_pixels(
-            picture.pixels,
-            loaded.restorer,
-            plan=plan,
-            tta=loaded.config.tiles.tta,
-            bit_depth=picture.bit_depth,
-        )
-    write_pixels(job.target, restored, alpha=picture.alpha)

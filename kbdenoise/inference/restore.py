@@ -1,16 +1,18 @@
-"""Restore pictures of any size: whole where they fit, else tile by tile, with flat memory.
+"""Restore pictures of any size, whole or tile by tile, with flat memory.
 
-A picture is worked off in horizontal bands: as soon as no later tile touches a row, the row is
-finished and handed on. Memory holds one row of tiles, whatever the height.
+Pictures are worked off in horizontal bands: as soon as no later tile touches a row, the row is
+finished and handed on. Memory holds one row of tiles, whatever the height. Pictures of one size go
+side by side, so that small ones, too, keep a large device busy.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from kbdenoise.config import TileSettings
+from kbdenoise.ahead import ahead
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage, Pixels, as_float, to_pixels
 from kbdenoise.imaging.luma import luma
@@ -19,211 +21,253 @@ from kbdenoise.imaging.tiles import TilePlan, tile_starts, turn, turn_back, wind
 from kbdenoise.inference.engines import Restorer
 from kbdenoise.models.spec import PAGE_SIDE
 
-SMALLEST_TILE = 64
-_RAMP = 16  # px over which neighbouring tiles are blended, beside their margins
-_GLOBAL_MARGIN = 24  # px thrown away where a network sees the whole tile and no margin is exact
-_MEMORY_SHARE = 0.4  # of the free memory
-_MEMORY_CAP_BYTES = 512 * 1024**2  # larger tiles are no faster
+Made = TypeVar("Made", Pixels, FloatImage)
+Weights = npt.NDArray[np.float32]
+_ROWS_AT_ONCE = 64  # of a band, small enough for the processor's caches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """Finished rows of a picture."""
+    """Finished rows of some pictures."""
 
     start: int
     """First row."""
-    image: FloatImage
-    """float32 [rows, W, C], clipped to [0, 1]."""
+    images: FloatImage
+    """float32 [N, rows, W, C], clipped to [0, 1]."""
 
 
-def plan_tiles(
-    restorer: Restorer, *, height: int, width: int, settings: TileSettings, memory_bytes: int
-) -> TilePlan:
-    """Whole when the picture fits into its share of memory, else the largest tile that does.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """Tiles along one side of a picture."""
 
-    A tile given in `settings` is taken, rounded up to the network's multiple. The overlap covers
-    the receptive field of both neighbours where that is bounded and fits.
-    """
-    multiple = restorer.multiple
-    budget = min(_MEMORY_SHARE * memory_bytes, _MEMORY_CAP_BYTES)
-    if settings.tile:
-        tile = _up(max(settings.tile, SMALLEST_TILE), multiple)
-    elif height * width * restorer.bytes_per_pixel <= budget:
-        return TilePlan(tile=0, overlap=0)
-    else:
-        side = int((budget / restorer.bytes_per_pixel) ** 0.5)
-        tile = max(_up(SMALLEST_TILE, multiple), side // multiple * multiple)
-    if tile >= max(height, width):
-        return TilePlan(tile=0, overlap=0)
-    margin = _GLOBAL_MARGIN if restorer.radius is None else restorer.radius
-    overlap = settings.overlap if settings.overlap >= 0 else 2 * margin + _RAMP
-    overlap = min(overlap, tile // 2 // multiple * multiple)
-    if not settings.tile:
-        tile = _evened(tile, overlap=overlap, sides=(height, width), multiple=multiple)
-    return TilePlan(
-        tile=tile,
-        overlap=overlap,
-        margin=min(margin, max(0, overlap - _RAMP) // 2),
-        needed=restorer.radius,
-    )
+    length: int
+    starts: list[int]
+    windows: list[Weights]
+    """Of each tile, the weight of every pixel; its length is the tile's."""
 
+    @classmethod
+    def cut(cls, length: int, *, tile: int, multiple: int, plan: TilePlan) -> "_Side":
+        starts = tile_starts(length, tile=tile, overlap=plan.overlap, multiple=multiple)
+        windows = [
+            window(start, length=length, tile=tile, overlap=plan.overlap, margin=plan.margin)
+            for start in starts
+        ]
+        return cls(length=length, starts=starts, windows=windows)
 
-def _evened(tile: int, *, overlap: int, sides: tuple[int, int], multiple: int) -> int:
-    """The smallest tile that needs no more rows and columns of tiles than `tile` does.
+    def slice(self, index: int) -> slice:
+        """The pixels of a tile."""
+        return slice(self.starts[index], self.starts[index] + len(self.windows[index]))
 
-    A picture a little larger than a tile would else be restored nearly four times over.
-    """
-    shared = -(-overlap // multiple)  # this and what follows count in multiples
-    smallest = 2 * shared
-    for side in sides:
-        whole = -(-side // multiple)
-        count = max(1, -(-(whole - shared) // (tile // multiple - shared)))
-        smallest = max(smallest, -(-(whole + (count - 1) * shared) // count))
-    return min(tile, smallest * multiple)
+    @property
+    def sums(self) -> Weights:
+        """The weights that each pixel has in all tiles together."""
+        total = np.zeros(self.length, dtype=np.float32)
+        for index, weights in enumerate(self.windows):
+            total[self.slice(index)] += weights
+        return total
 
 
 def restore_image(
     image: FloatImage, restorer: Restorer, *, plan: TilePlan, tta: bool = False
 ) -> FloatImage:
     """Restore a float image [H, W, 1 or 3] in [0, 1]; the result has the same shape and range."""
-    restored = np.empty_like(image, dtype=np.float32)
-    for band in restored_bands(image, restorer, plan=plan, tta=tta):
-        restored[band.start : band.start + len(band.image)] = band.image
-    return restored
-
-
-def restoring(restorer: Restorer, *, memory_bytes: int) -> Callable[[FloatImage], FloatImage]:
-    """`restore_image` for pictures of any size, each cut as the default settings say."""
-
-    def restore(image: FloatImage) -> FloatImage:
-        height, width = image.shape[:2]
-        plan = plan_tiles(
-            restorer,
-            height=height,
-            width=width,
-            settings=TileSettings(),
-            memory_bytes=memory_bytes,
-        )
-        return restore_image(image, restorer, plan=plan)
-
-    return restore
+    return restore_together([image], restorer, plan=plan, tta=tta, finish=_unchanged)[0]
 
 
 def restore_pixels(
-    pixels: Pixels,
-    restorer: Restorer,
-    *,
-    plan: TilePlan,
-    tta: bool = False,
-    bit_depth: int = 8,
+    pixels: Pixels, restorer: Restorer, *, plan: TilePlan, tta: bool = False, bit_depth: int = 8
 ) -> Pixels:
     """Restore stored pixels [H, W, 1 or 3] and round the result to `bit_depth`.
 
     Beside input and output only one row of tiles is held in memory.
     """
-    restored: Pixels | None = None
-    for band in restored_bands(pixels, restorer, plan=plan, tta=tta):
-        rows = to_pixels(band.image, bit_depth=bit_depth)
-        if restored is None:
-            restored = np.empty(pixels.shape, dtype=rows.dtype)
-        restored[band.start : band.start + len(rows)] = rows
-    assert restored is not None
-    return restored
+    finish = rounding(bit_depth)
+    return restore_together([pixels], restorer, plan=plan, tta=tta, finish=finish)[0]
+
+
+def restore_together(
+    sources: Sequence[Pixels | FloatImage],
+    restorer: Restorer,
+    *,
+    plan: TilePlan,
+    finish: Callable[[FloatImage], Made],
+    tta: bool = False,
+    in_place: bool = False,
+    advance: Callable[[float], None] = lambda share: None,
+) -> list[Made]:
+    """Restore pictures of one size, [H, W, 1 or 3] each, side by side.
+
+    `finish` makes of float32 [N, rows, W, C] in [0, 1] what is kept. With `in_place`, restored rows
+    may take the place of those of `sources` that are needed no more, where the types allow it: a
+    huge picture is then in memory once. `advance` is called with the share of rows that are done.
+    """
+    made: list[Made] = []
+    height = len(sources[0])
+    for band in restored_bands(sources, restorer, plan=plan, tta=tta):
+        rows = finish(band.images)
+        if rows.shape[1] == height:
+            return list(rows)
+        if not made and in_place and sources[0].dtype == rows.dtype:
+            made = cast(list[Made], list(sources))
+        elif not made:
+            made = [np.empty(s.shape, dtype=rows.dtype) for s in sources]
+        stop = band.start + rows.shape[1]
+        for picture, part in zip(made, rows, strict=True):
+            picture[band.start : stop] = part
+        advance(stop / height)
+    return made
+
+
+def rounding(bit_depth: int) -> Callable[[FloatImage], Pixels]:
+    """A `finish` that rounds to stored pixels of 8 or 16 bits."""
+    return lambda images: to_pixels(images, bit_depth=bit_depth)
 
 
 def restored_bands(
-    source: Pixels | FloatImage, restorer: Restorer, *, plan: TilePlan, tta: bool = False
+    sources: Sequence[Pixels | FloatImage],
+    restorer: Restorer,
+    *,
+    plan: TilePlan,
+    tta: bool = False,
 ) -> Iterator[Band]:
-    """Restore a picture from top to bottom, yielding its finished rows.
+    """Restore pictures of one size from top to bottom, yielding their finished rows.
 
-    `source` is uint8, uint16 or float32 [H, W, 1 or 3]. A network for luma restores each channel
+    A source is uint8, uint16 or float32 [H, W, 1 or 3]. A network for luma restores each channel
     of a colour picture by itself; a network for colour gets a gray picture three times and returns
-    the luma of its answer. A restorer that sees the page gets the whole picture's thumbnail with
-    every tile.
+    the luma of its answer. A restorer that sees the page gets each picture's thumbnail with every
+    tile of it.
     """
-    page = thumbnail(source, side=PAGE_SIDE) if restorer.sees_page else None  # [T, T, C]
-    height, width, channels = source.shape
+    height, width, channels = sources[0].shape
     tile = plan.tile or _up(max(height, width), restorer.multiple)
-    rows = tile_starts(height, tile=tile, overlap=plan.overlap, multiple=restorer.multiple)
-    columns = tile_starts(width, tile=tile, overlap=plan.overlap, multiple=restorer.multiple)
-    across = [_window(x, width, tile, plan) for x in columns]
-    down = [_window(y, height, tile, plan) for y in rows]
-    column_sum = _overlap_add(across, columns, width)  # [W]
-    row_sum = _overlap_add(down, rows, height)  # [H]
-
-    pending = np.zeros((0, width, channels), dtype=np.float32)
-    for index, y in enumerate(rows):
-        size = len(down[index])
-        grown = np.zeros((size, width, channels), dtype=np.float32)
-        grown[: len(pending)] = pending
-        for x, weights in zip(columns, across, strict=True):
-            cut = as_float(source[y : y + size, x : x + len(weights)])
-            restored = _restore_tile(cut, page, restorer, tta=tta)
-            weight = down[index][:, None, None] * weights[None, :, None]  # [h, w, 1]
-            grown[:, x : x + len(weights)] += restored * weight
-        finished = (rows[index + 1] if index + 1 < len(rows) else height) - y
-        norm = row_sum[y : y + finished, None, None] * column_sum[None, :, None]
-        yield Band(start=y, image=np.clip(grown[:finished] / norm, 0.0, 1.0))
-        pending = grown[finished:]
+    down = _Side.cut(height, tile=tile, multiple=restorer.multiple, plan=plan)
+    across = _Side.cut(width, tile=tile, multiple=restorer.multiple, plan=plan)
+    tiles = [(p, x) for x in range(len(across.starts)) for p in range(len(sources))]
+    batches = [tiles[i : i + plan.batch] for i in range(0, len(tiles), plan.batch)]
+    restored = _restored_batches(sources, restorer, down, across, batches, tta=tta)
+    if len(down.starts) == len(across.starts) == 1:
+        yield Band(start=0, images=np.clip([p for parts in restored for p in parts], 0.0, 1.0))
+        return
+    if restorer.pace.beside_host:  # blend one batch while the next one is restored
+        restored = ahead(restored)
+    yield from _blended(restored, batches, down, across, channels=channels, count=len(sources))
 
 
-def _restore_tile(
-    image: FloatImage, page: FloatImage | None, restorer: Restorer, *, tta: bool
-) -> FloatImage:
-    """Restore one tile [h, w, C] of any size: pad by reflection, run, cut back.
+def _blended(
+    restored: Iterator[list[FloatImage]],
+    batches: Sequence[Sequence[tuple[int, int]]],
+    down: _Side,
+    across: _Side,
+    *,
+    channels: int,
+    count: int,
+) -> Iterator[Band]:
+    """Add up weighted tiles, row of tiles by row of tiles, and yield the rows that are finished.
 
-    `page` is the whole picture's thumbnail, for a restorer that sees it.
+    Columns and channels are one axis here: numpy is ten times as fast along a long axis as along
+    three channels.
     """
-    height, width, channels = image.shape
-    pad = (-height % restorer.multiple, -width % restorer.multiple)
-    padded = np.pad(image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="reflect")
+    tallest = max(len(weights) for weights in down.windows)
+    sums = np.zeros((count, tallest, across.length * channels), dtype=np.float32)
+    norm_down, norm_across = down.sums[:, None], np.repeat(across.sums, channels)
+    columns = [np.repeat(weights, channels) for weights in across.windows]
+    for row, weights in enumerate(down.windows):
+        size, start = len(weights), down.starts[row]
+        for batch in batches:
+            for (picture, column), part in zip(batch, next(restored), strict=True):
+                values = part.reshape(size, -1) * weights[:, None]
+                values *= columns[column]
+                place = across.slice(column)
+                sums[picture, :size, place.start * channels : place.stop * channels] += values
+        stop = down.starts[row + 1] if row + 1 < len(down.starts) else down.length
+        for first in range(start, stop, _ROWS_AT_ONCE):
+            last = min(first + _ROWS_AT_ONCE, stop)
+            rows = sums[:, first - start : last - start]
+            images = np.clip(rows / (norm_down[first:last] * norm_across), 0.0, 1.0)
+            yield Band(start=first, images=images.reshape(count, last - first, -1, channels))
+        sums[:, : size - (stop - start)] = sums[:, stop - start : size].copy()
+        sums[:, size - (stop - start) :] = 0.0
+
+
+def _restored_batches(
+    sources: Sequence[Pixels | FloatImage],
+    restorer: Restorer,
+    down: _Side,
+    across: _Side,
+    batches: Sequence[Sequence[tuple[int, int]]],
+    *,
+    tta: bool,
+) -> Iterator[list[FloatImage]]:
+    """Batch by batch of every row of tiles: float32 [h, w, C] each.
+
+    A batch is a list of tiles, each named by its picture and its column.
+    """
+    pages = None
+    if restorer.sees_page:
+        pages = [thumbnail(source, side=PAGE_SIDE) for source in sources]  # [T, T, C] each
+    for row in range(len(down.starts)):
+        for batch in batches:
+            cuts = [sources[p][down.slice(row), across.slice(x)] for p, x in batch]
+            padded = np.stack([_padded(as_float(cut), restorer.multiple) for cut in cuts])
+            seen = None if pages is None else np.stack([pages[p] for p, _ in batch])
+            restored = _restored(padded, seen, restorer, tta=tta)
+            yield [
+                part[: len(cut), : cut.shape[1]] for part, cut in zip(restored, cuts, strict=True)
+            ]
+
+
+def _padded(image: FloatImage, multiple: int) -> FloatImage:
+    """[h, w, C] mirrored at its lower and right border up to sides that the network takes."""
+    height, width, _ = image.shape
+    if height % multiple == width % multiple == 0:
+        return image
+    return np.pad(image, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="reflect")
+
+
+def _restored(
+    images: FloatImage, pages: FloatImage | None, restorer: Restorer, *, tta: bool
+) -> FloatImage:
+    """Restore tiles [B, h, w, C] of any number of channels.
+
+    `pages` [B, T, T, C] are thumbnails of their pictures, for a restorer that sees them.
+    """
+    channels = images.shape[3]
     if restorer.channels == 1 and channels == 3:
-        pages = [None if page is None else page[..., c : c + 1] for c in range(3)]
-        planes = [
-            _restore_tile(padded[..., c : c + 1], pages[c], restorer, tta=tta) for c in range(3)
-        ]
-        return np.concatenate(planes, axis=2)[:height, :width]
-    images = [padded] if page is None else [padded, page]
-    batches = [_to_network(one, restorer.channels) for one in images]  # [1, h, w, C]
+        planes = []
+        for c in range(3):
+            page = None if pages is None else pages[..., c : c + 1]
+            planes.append(_restored(images[..., c : c + 1], page, restorer, tta=tta))
+        return np.concatenate(planes, axis=3)
+    seen = [_to_network(i, restorer.channels) for i in (images, pages) if i is not None]
     if tta:
         # Turned copies go one after the other: they differ in shape and would double the memory.
-        total = sum(turn_back(restorer(*_turned(batches, k)), k) for k in range(8))
+        total = sum(turn_back(restorer(*_turned(seen, k)), k) for k in range(8))
         restored: FloatImage = np.asarray(total, dtype=np.float32) / np.float32(8)
     else:
-        restored = restorer(*batches)
+        restored = restorer(*seen)
     if not np.isfinite(restored).all():
         raise DataError(
             "the model answers with values that are not finite (NaN or infinity)",
             hint="its weights are damaged, or half precision overflowed: try --no-amp",
         )
-    return _from_network(restored, channels)[:height, :width]
+    return _from_network(restored, channels)
 
 
 def _turned(batches: list[FloatImage], index: int) -> list[FloatImage]:
     return [np.ascontiguousarray(turn(batch, index)) for batch in batches]
 
 
-def _to_network(image: FloatImage, channels: int) -> FloatImage:
-    """[h, w, C] -> [1, h, w, channels]; gray is repeated."""
-    return (image if image.shape[2] == channels else np.repeat(image, channels, axis=2))[None]
+def _to_network(images: FloatImage, channels: int) -> FloatImage:
+    """[B, h, w, C] -> [B, h, w, channels]; gray is repeated."""
+    return images if images.shape[3] == channels else np.repeat(images, channels, axis=3)
 
 
-def _from_network(batch: FloatImage, channels: int) -> FloatImage:
-    """[1, h, w, c] -> [h, w, channels], the inverse of `_to_network`."""
-    return batch[0] if batch.shape[3] == channels else luma(batch[0])[..., None]
+def _from_network(images: FloatImage, channels: int) -> FloatImage:
+    """[B, h, w, c] -> [B, h, w, channels], the inverse of `_to_network`."""
+    return images if images.shape[3] == channels else luma(images)[..., None]
 
 
-def _window(start: int, length: int, tile: int, plan: TilePlan) -> npt.NDArray[np.float32]:
-    return window(start, length=length, tile=tile, overlap=plan.overlap, margin=plan.margin)
-
-
-def _overlap_add(
-    windows: list[npt.NDArray[np.float32]], starts: list[int], length: int
-) -> npt.NDArray[np.float32]:
-    total = np.zeros(length, dtype=np.float32)
-    for start, weights in zip(starts, windows, strict=True):
-        total[start : start + len(weights)] += weights
-    return total
+def _unchanged(images: FloatImage) -> FloatImage:
+    return images
 
 
 def _up(length: int, multiple: int) -> int:

@@ -1,6 +1,6 @@
 """Score restored pictures against their truths with a contest's metric, PSNR and SSIM."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +9,8 @@ import numpy as np
 from kbdenoise.imaging.files import FloatImage, Pixels, to_float, to_pixels
 from kbdenoise.imaging.metrics import Metric, psnr, ssim
 
-RestoreImage = Callable[[FloatImage], FloatImage]
+RestoreImages = Callable[[Iterable[FloatImage]], Iterator[FloatImage]]
+"""Restores float32 [H, W, C] in [0, 1] of any sizes, one after the other, as `map` does."""
 
 
 class Pictures(Protocol):
@@ -42,22 +43,20 @@ class ImageScore:
 
 
 def score_pictures(
-    restore: RestoreImage,
+    restore: RestoreImages,
     pictures: Pictures,
-    indices: Iterable[int],
+    indices: Sequence[int],
     *,
     metric: Metric,
     with_ssim: bool = True,
     after_each: Callable[[], None] = lambda: None,
 ) -> list[ImageScore]:
-    """Restore the given pictures and score each one as it would be handed in: rounded to 8 bits.
-
-    `restore` maps float32 [H, W, C] to the same shape.
-    """
+    """Restore the given pictures and score each one as it would be handed in: rounded to 8 bits."""
     rows = []
-    for index in indices:
+    answers = restore(to_float(pictures.noisy(index)) for index in indices)
+    for index, answer in zip(indices, answers, strict=True):
         noisy, clean = to_float(pictures.noisy(index)), to_float(pictures.clean(index))
-        restored = rounded(restore(noisy))
+        restored = rounded(answer)
         rows.append(
             ImageScore(
                 stem=pictures.stems[index],

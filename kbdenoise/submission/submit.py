@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kbdenoise.ahead import ahead
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.contests.formats import Page, Restored, Source, expected_pages, submission_format
 from kbdenoise.imaging.files import read_image
@@ -54,7 +55,7 @@ def submit(
     the pictures rounded to 8 bits ("pixels") or from the network's floats ("float"). Further
     keyword arguments are settings of PredictConfig.
     """
-    loaded = load_run(run, runs=runs, **settings)
+    loaded = load_run(run, runs=runs, progress=progress, **settings)
     local = contest_of(loaded.run, name, data=data)
     pages = write.submission_order(contest=local, pages=expected_pages(local))
     progress(Fact(label="contest", text=f"{local.contest.slug}: {len(pages):,} test pictures"))
@@ -87,9 +88,13 @@ def submit(
 def _restored(
     loaded: Loaded, local: LocalContest, pages: Sequence[Page], progress: Progress
 ) -> Iterator[Restored]:
-    for done, page in enumerate(pages):
+    channels = local.contest.channels
+    images = ahead(read_image(page.path, channels=channels) for page in pages)
+    restored = loaded.restoration.images(images)
+    if loaded.restoration.restorer.pace.beside_host:  # write one page while another is restored
+        restored = ahead(restored)
+    for done, (page, image) in enumerate(zip(pages, restored, strict=True)):
         progress(Advance(task="restore", done=done, total=len(pages)))
-        image = loaded.restore(read_image(page.path, channels=local.contest.channels))
         yield Restored(stem=page.stem, name=page.name, image=image)
     progress(Advance(task="restore", done=len(pages), total=len(pages)))
 

@@ -21,7 +21,7 @@ from kbdenoise.devices import DeviceChoice, enough_memory, free_memory_bytes
 from kbdenoise.errors import SettingsError
 from kbdenoise.imaging.files import to_float
 from kbdenoise.inference.engines import TorchRestorer
-from kbdenoise.inference.restore import restoring
+from kbdenoise.inference.restoration import Restoration
 from kbdenoise.models.kba import engine, kernel_basis_attention
 from kbdenoise.models.layers import fold_scales
 from kbdenoise.notation import seconds as seconds_of
@@ -157,9 +157,9 @@ def _restoring(session: Session) -> Callable[[int], object]:
     model = deepcopy(session.model)
     fold_scales(model)
     restorer = TorchRestorer(model, info=session.info, device=session.device)
-    restore = restoring(restorer, memory_bytes=free_memory_bytes(session.device))
+    restoration = Restoration(restorer, memory_bytes=free_memory_bytes(session.device))
     picture = to_float(session.store.noisy(session.split.held_out[0]))
-    return lambda step: restore(picture)
+    return lambda step: restoration.image(picture)
 
 
 def _operator(each_s: float, device: DeviceChoice) -> tuple[float, tuple[OperatorSpeed, ...]]:

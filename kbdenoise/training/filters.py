@@ -28,7 +28,7 @@ from kbdenoise.inference.filters import (
     parameters_in_words,
     write_filter,
 )
-from kbdenoise.inference.restore import restoring
+from kbdenoise.inference.restoration import Restoration
 from kbdenoise.inference.scoring import ImageScore, pooled, pooled_untouched, score_pictures
 from kbdenoise.models.zoo import MODELS
 from kbdenoise.notation import parse_hyper, seconds
@@ -212,7 +212,8 @@ def _held_out_scores(
 ) -> list[ImageScore]:
     """Scores as evaluate would give them: all that were asked for, or what the limit allows."""
     held_out = evenly(pairs.split.held_out, config.validation.val_images)
-    restore = restoring(FilterRestorer(card), memory_bytes=free_memory_bytes(filter_device()))
+    memory_bytes = free_memory_bytes(filter_device())
+    restore = Restoration(FilterRestorer(card), memory_bytes=memory_bytes).images
     began = time.monotonic()
     score_pictures(restore, pairs.store, held_out[:1], metric=pairs.metric, with_ssim=False)
     some = evenly(held_out, _affordable(time.monotonic() - began, len(held_out), clock))

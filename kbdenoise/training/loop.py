@@ -12,10 +12,9 @@ from kbdenoise.data.batches import Batch, to_images
 from kbdenoise.data.patches import prefetch
 from kbdenoise.devices import free_memory_bytes
 from kbdenoise.errors import DataError
-from kbdenoise.imaging.files import FloatImage
 from kbdenoise.inference.engines import TorchRestorer
-from kbdenoise.inference.restore import restoring
-from kbdenoise.inference.scoring import pooled, score_pictures
+from kbdenoise.inference.restoration import Restoration
+from kbdenoise.inference.scoring import RestoreImages, pooled, score_pictures
 from kbdenoise.models.weights import save_weights
 from kbdenoise.notation import seconds
 from kbdenoise.progress import Advance, Note, Progress
@@ -119,7 +118,7 @@ def validate(session: Session, *, rate: float, clock: Clock, progress: Progress)
     """Score the averaged weights on whole held-out pictures; keep them if they are the best."""
     started = time.monotonic()
     indices = session.validated
-    restore = _restorer(session)
+    restore = _restore(session)
     done = 0
 
     def count() -> None:
@@ -214,7 +213,7 @@ def _plan_validation(session: Session, progress: Progress) -> None:
     """Time one picture; where all would take over a third of the limit, score fewer, and say so."""
     started = time.monotonic()
     score_pictures(
-        _restorer(session),
+        _restore(session),
         session.store,
         session.validated[:1],
         metric=session.metric,
@@ -251,9 +250,10 @@ def _report(session: Session, clock: Clock, rate: float, progress: Progress) -> 
     progress(Advance(task="train", done=share, total=1.0, values=values))
 
 
-def _restorer(session: Session) -> Callable[[FloatImage], FloatImage]:
+def _restore(session: Session) -> RestoreImages:
+    """Restores pictures with the averaged weights."""
     restorer = TorchRestorer(session.average.model, info=session.info, device=session.device)
-    return restoring(restorer, memory_bytes=free_memory_bytes(session.device))
+    return Restoration(restorer, memory_bytes=free_memory_bytes(session.device)).images
 
 
 def _history_row(

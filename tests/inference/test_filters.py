@@ -24,7 +24,8 @@ from kbdenoise.inference.filters import (
     read_filter,
     write_filter,
 )
-from kbdenoise.inference.restore import plan_tiles, restore_image
+from kbdenoise.inference.plans import plan_tiles
+from kbdenoise.inference.restore import restore_image
 
 
 def card(name: str = "bilateral", *, channels: int = 3, **changes: Any) -> FilterCard:

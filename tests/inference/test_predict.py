@@ -1,3 +1,5 @@
+import errno
+import json
 from pathlib import Path
 from typing import Any
 
@@ -6,12 +8,14 @@ import pytest
 import safetensors.torch
 import torch
 
+from kbdenoise.atomic import writing_to
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.errors import DataError, KbdenoiseError, SettingsError
 from kbdenoise.imaging.files import read_picture, write_pixels
+from kbdenoise.inference.engines import PACES, Pace
 from kbdenoise.inference.evaluate import evaluate
 from kbdenoise.inference.filters import BASELINES
-from kbdenoise.inference.predict import predict
+from kbdenoise.inference.predict import LEDGER_FILE, predict
 from kbdenoise.progress import Advance, Event
 from kbdenoise.runs.folder import find_run
 from kbdenoise.training.train import train
@@ -137,8 +141,9 @@ def test_another_picture_of_a_name_is_not_taken_for_the_first(runs: Path, tmp_pa
 
 
 def test_an_interrupted_overwrite_does_not_pass_old_pictures_for_new(
-    runs: Path, tmp_path: Path
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(PACES, "cpu", Pace(pixels=1, most_bytes=1e9))  # one picture at a time
     predict("last", runs=runs, out=tmp_path / "out")
 
     def stop(event: Event) -> None:
@@ -171,6 +176,63 @@ def test_a_broken_picture_is_named_before_any_is_restored(runs: Path, tmp_path: 
         )
 
     assert not (tmp_path / "out").exists()
+
+
+def test_damage_inside_a_picture_costs_no_other_its_restoration(runs: Path, tmp_path: Path) -> None:
+    for number in range(5):
+        write_pixels(tmp_path / "in" / f"{number}.png", noise((16, 16, 3)))
+    for number in (1, 3):
+        path = tmp_path / "in" / f"{number}.png"
+        path.write_bytes(path.read_bytes()[:-20])  # the header is whole
+
+    with pytest.raises(DataError, match=r"1\.png.* and 1 more.* all other pictures are restored"):
+        predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out")
+
+    assert {p.name for p in (tmp_path / "out").glob("*.png")} == {"0.png", "2.png", "4.png"}
+    write_pixels(tmp_path / "in" / "1.png", noise((16, 16, 3)))
+    (tmp_path / "in" / "3.png").unlink()
+    assert predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out").kept == 3
+
+
+def test_a_disk_that_fills_up_keeps_what_was_restored(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kbdenoise.inference import restore_files
+
+    monkeypatch.setitem(PACES, "cpu", Pace(pixels=1, most_bytes=1e9))
+    for number in range(30):
+        write_pixels(tmp_path / "in" / f"{number:02}.png", noise((16, 16, 3)))
+
+    def full(path: Path, pixels: np.ndarray, **options: Any) -> None:
+        if path.stem >= "10":
+            with writing_to(path):
+                raise OSError(errno.ENOSPC, "No space left on device")
+        write_pixels(path, pixels, **options)
+
+    monkeypatch.setattr(restore_files, "write_pixels", full)
+    with pytest.raises(DataError, match="no space left"):
+        predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out")
+    monkeypatch.undo()
+
+    result = predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out")
+    assert (result.kept, result.pictures) == (10, 20)
+
+
+@pytest.mark.parametrize("lost", [2, 30, 120, 250])
+def test_a_call_killed_while_it_wrote_its_ledger_goes_on(
+    runs: Path, tmp_path: Path, lost: int
+) -> None:
+    """The pictures are there, but the lines that tell so are lost or cut short."""
+    count = predict("last", runs=runs, out=tmp_path / "out").pictures
+    ledger = tmp_path / "out" / LEDGER_FILE
+    ledger.write_bytes(ledger.read_bytes()[:-lost])
+
+    first = predict("last", runs=runs, out=tmp_path / "out")
+    again = predict("last", runs=runs, out=tmp_path / "out")
+
+    assert 0 < first.pictures < count and first.kept == count - first.pictures
+    assert (again.pictures, again.kept) == (0, count)
+    assert all(json.loads(line) for line in ledger.read_text().splitlines())
 
 
 def test_a_name_that_does_not_fit_the_content_is_found_before_the_work(

@@ -17,8 +17,9 @@ from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage, Pixels, to_float, to_pixels, write_pixels
 from kbdenoise.imaging.thumbnail import thumbnail
 from kbdenoise.imaging.tiles import TilePlan, tile_starts
-from kbdenoise.inference.engines import TorchRestorer
-from kbdenoise.inference.restore import plan_tiles, restore_image, restore_pixels, restored_bands
+from kbdenoise.inference.engines import PACES, Pace, TorchRestorer
+from kbdenoise.inference.plans import plan_tiles
+from kbdenoise.inference.restore import restore_image, restore_pixels, restored_bands
 from kbdenoise.models.build import build_model, describe_model
 from kbdenoise.models.spec import PAGE_SIDE
 
@@ -34,6 +35,7 @@ class Fake:
     radius: int | None = 4
     bytes_per_pixel: float = 1000.0
     sees_page: bool = False
+    pace: Pace = PACES["cpu"]
     calls: int = 0
     largest: int = 0
 
@@ -195,7 +197,7 @@ def test_memory_is_bounded_by_one_tile_whatever_the_height() -> None:
     tall = np.zeros((4000, 64, 1), np.uint8)
     plan = TilePlan(tile=64, overlap=16, margin=4)
 
-    bands = [band.image.shape[0] for band in restored_bands(tall, restorer, plan=plan)]
+    bands = [band.images.shape[1] for band in restored_bands([tall], restorer, plan=plan)]
 
     assert sum(bands) == 4000
     assert max(bands) <= 64
@@ -399,7 +401,7 @@ def test_seeing_the_page_of_a_huge_picture_takes_little_memory() -> None:
     peaks = []
     for sees_page in (False, True):
         tracemalloc.start()
-        for _ in restored_bands(tall, Fake(channels=1, sees_page=sees_page), plan=plan):
+        for _ in restored_bands([tall], Fake(channels=1, sees_page=sees_page), plan=plan):
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -1,0 +1,89 @@
+"""How a picture is cut, so that it fits into memory and no pixel is restored needlessly."""
+
+from dataclasses import replace
+
+from kbdenoise.config import TileSettings
+from kbdenoise.imaging.tiles import TilePlan
+from kbdenoise.inference.engines import Restorer
+
+SMALLEST_TILE = 64
+_RAMP = 16  # px over which neighbouring tiles are blended, beside their margins
+_GLOBAL_MARGIN = 24  # px thrown away where a network sees the whole tile and no margin is exact
+_MEMORY_SHARE = 0.4  # of the free memory
+
+
+def plan_tiles(
+    restorer: Restorer, *, height: int, width: int, settings: TileSettings, memory_bytes: float
+) -> TilePlan:
+    """Whole when the picture fits into its share of memory, else the largest tile that does.
+
+    A tile given in `settings` is taken, rounded up to the network's multiple. The overlap covers
+    the receptive field of both neighbours where that is bounded and fits.
+    """
+    budget = min(_MEMORY_SHARE * memory_bytes, restorer.pace.most_bytes)
+    return plan_within(restorer, height=height, width=width, settings=settings, budget=budget)
+
+
+def plan_within(
+    restorer: Restorer, *, height: int, width: int, settings: TileSettings, budget: float
+) -> TilePlan:
+    """`plan_tiles` for a working memory of `budget` bytes."""
+    plan = _cut(restorer, height=height, width=width, settings=settings, budget=budget)
+    pixels = plan.tile**2 or height * width
+    fitting = min(restorer.pace.pixels, budget / restorer.bytes_per_pixel)
+    return replace(plan, batch=max(1, int(fitting / pixels)))
+
+
+def working_bytes(restorer: Restorer, plan: TilePlan, *, height: int, width: int) -> float:
+    """Estimated working memory of one call of the restorer."""
+    pixels = min(plan.tile or height, height) * min(plan.tile or width, width)
+    return plan.batch * pixels * restorer.bytes_per_pixel
+
+
+def smallest_tile(restorer: Restorer) -> int:
+    """The smallest side, in px, of the tiles of a plan."""
+    return _up(SMALLEST_TILE, restorer.multiple)
+
+
+def _cut(
+    restorer: Restorer, *, height: int, width: int, settings: TileSettings, budget: float
+) -> TilePlan:
+    multiple = restorer.multiple
+    if settings.tile:
+        tile = _up(max(settings.tile, SMALLEST_TILE), multiple)
+    elif height * width * restorer.bytes_per_pixel <= budget:
+        return TilePlan(tile=0, overlap=0)
+    else:
+        side = int((budget / restorer.bytes_per_pixel) ** 0.5)
+        tile = max(smallest_tile(restorer), side // multiple * multiple)
+    if tile >= max(height, width):
+        return TilePlan(tile=0, overlap=0)
+    margin = _GLOBAL_MARGIN if restorer.radius is None else restorer.radius
+    overlap = settings.overlap if settings.overlap >= 0 else 2 * margin + _RAMP
+    overlap = min(overlap, tile // 2 // multiple * multiple)
+    if not settings.tile:
+        tile = _evened(tile, overlap=overlap, sides=(height, width), multiple=multiple)
+    return TilePlan(
+        tile=tile,
+        overlap=overlap,
+        margin=min(margin, max(0, overlap - _RAMP) // 2),
+        needed=restorer.radius,
+    )
+
+
+def _evened(tile: int, *, overlap: int, sides: tuple[int, int], multiple: int) -> int:
+    """The smallest tile that needs no more rows and columns of tiles than `tile` does.
+
+    A picture a little larger than a tile would else be restored nearly four times over.
+    """
+    shared = -(-overlap // multiple)  # this and what follows count in multiples
+    smallest = 2 * shared
+    for side in sides:
+        whole = -(-side // multiple)
+        count = max(1, -(-(whole - shared) // (tile // multiple - shared)))
+        smallest = max(smallest, -(-(whole + (count - 1) * shared) // count))
+    return min(tile, smallest * multiple)
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
