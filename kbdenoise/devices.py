@@ -161,6 +161,13 @@ def enough_memory(work: str, *, hint: str) -> Iterator[None]:
         raise NoMemoryError(f"{work} does not fit into the memory", hint=hint) from error
 
 
+def usable_cores() -> int:
+    """CPU cores that this process may use; containers often grant fewer than there are."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def clear_memory() -> None:
     """Hand back what was freed but kept for later, after work that did not fit."""
     import torch

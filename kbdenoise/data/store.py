@@ -35,6 +35,7 @@ from kbdenoise.data.index import (
     write_index,
 )
 from kbdenoise.data.pairs import SKIP_FILE, Pair
+from kbdenoise.devices import usable_cores
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import Pixels, read_header, read_opaque, with_channels
 
@@ -150,13 +151,6 @@ def in_parallel(
     finally:
         pool.shutdown(cancel_futures=True)
     return results
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use; containers often grant fewer than there are."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,7 +233,8 @@ def test_pixels_whose_restoration_was_broken_off_are_asked_for_again(fails_at: i
         asked.append(1)
         return [stored.copy()]
 
-    restoration = Restoration(Failing(), memory_bytes=GIB, settings=TileSettings(tile=72))
+    failing = Failing(pace=Pace(pixels=1, most_bytes=GIB))
+    restoration = Restoration(failing, memory_bytes=GIB, settings=TileSettings(tile=72))
     (restored,) = restoration.pixels(read, bit_depth=16)
 
     assert len(asked) == 2

@@ -6,12 +6,11 @@ numbers. A whole submission has 14 million rows, so they are made as byte matric
 texts of digits and of values are looked up side by side, null-padded, and the padding is dropped.
 """
 
-import gzip
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +29,15 @@ from kbdenoise.contests.formats.pages import (
     matched,
     written_page,
 )
+from kbdenoise.contests.formats.parallel_gzip import GzipStream, parallel_gzip
 from kbdenoise.contests.formats.pixel_rows import Texts, expected_rows, id_bytes
 from kbdenoise.contests.formats.rows import check_rows, read_rows
+from kbdenoise.devices import usable_cores
 from kbdenoise.imaging.files import FloatImage, Pixels, to_float, to_pixels, with_channels
 from kbdenoise.imaging.luma import luma
+
+Sink = BinaryIO | GzipStream
+"""What rows are written into."""
 
 _BLOCK = 1 << 16
 # Level 1 is several times faster than the default and the file is uploaded once.
@@ -104,7 +108,7 @@ def check(path: Path, *, contest: LocalContest, pages: Sequence[Page]) -> CheckR
 
 
 def write_page(
-    out: BinaryIO,
+    out: Sink,
     page: Page,
     codes: npt.NDArray[np.integer],
     *,
@@ -147,10 +151,10 @@ def _codes(
 
 
 @contextmanager
-def _compressed(file: BinaryIO, path: Path) -> Iterator[BinaryIO]:
+def _compressed(file: BinaryIO, path: Path) -> Iterator[Sink]:
     """The file itself, or a gzip stream into it that holds no name and no time."""
     if path.suffix.lower() != ".gz":
         yield file
         return
-    with gzip.GzipFile("", "wb", compresslevel=_GZIP_LEVEL, fileobj=file, mtime=0) as packed:
-        yield cast(BinaryIO, packed)
+    with parallel_gzip(file, level=_GZIP_LEVEL, threads=usable_cores()) as packed:
+        yield packed
