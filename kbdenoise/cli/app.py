@@ -117,8 +117,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hint="check that it exists, its name and its permissions",
         )
         return FAILED
-    except Exception:
-        return _show_bug()
+    except Exception as error:
+        return _show_lack_of_memory() if _lacks_memory(error) else _show_bug()
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
+
+
+def _show_lack_of_memory() -> int:
+    show_error(
+        "the memory ran out",
+        hint="close other programs, or raise the limit (`ulimit -v`, or the container's)",
+    )
+    return FAILED
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

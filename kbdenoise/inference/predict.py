@@ -83,9 +83,9 @@ def predict(
     ledger = Ledger(folder / LEDGER_FILE, _work(loaded))
     todo = _still_to_do(jobs, ledger, force=force)
     started = time.monotonic()
-    plans = {loaded.restoration.plan(job.header.height, job.header.width).text for job in jobs}
     if not dry_run and todo:
         restore_files(todo, loaded.restoration, ledger, progress)
+    plans = {loaded.restoration.plan(job.header.height, job.header.width).text for job in jobs}
     return Prediction(
         run=loaded.origin.path if loaded.origin else None,
         weights=loaded.weights,

@@ -136,9 +136,6 @@ class Restoration:
         used = working_bytes(self.restorer, plan, height=height, width=width)
         self._budget = min(used, self._budget or used) / 2
         smaller = self.plan(height, width)
-        self.progress(
-            Note(
-                text=f"the memory ran out; going on with {smaller.text}, {smaller.batch} at a time"
-            )
-        )
+        parts = smaller.text + (f", {smaller.batch} at a time" if smaller.batch > 1 else "")
+        self.progress(Note(text=f"the memory ran out; going on with {parts}"))
         return True

@@ -241,6 +241,21 @@ def test_debug_shows_the_traceback_of_our_own_errors(
     assert err.endswith("error: it broke\n hint: mend it\n")
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError("std::bad_alloc"), RuntimeError("can't start new thread")]
+)
+def test_a_lack_of_memory_is_no_bug(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    fail_with(monkeypatch, error)
+
+    code = main(["models"])
+
+    err = capsys.readouterr().err
+    assert code == 1
+    assert err.startswith("error: the memory ran out\n hint: ")
+
+
 def test_a_bug_always_shows_its_traceback(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
