@@ -7,9 +7,7 @@ The host only copies stored bytes, into memory that a GPU reads by itself; what 
 to a patch, turning it and making it floats, is done where the network runs (`data/batches.py`).
 """
 
-from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kbdenoise.ahead import map_ahead
 from kbdenoise.data.batches import Batch
 from kbdenoise.data.pairs import SKIP_FILE
 from kbdenoise.data.store import Store
@@ -146,22 +145,10 @@ def prefetch(
 ) -> Generator[Made, None, None]:
     """The batches of the steps `start` to `stop - 1`, in order, made ahead in threads.
 
-    At most `depth` batches wait. There are more threads than a warm store needs: on a cold or
-    distant disk most of them wait for it, and together they ask for more at a time. An exception
-    of the sampler is raised at its step. Closing the iterator, or leaving it behind, ends the
-    threads.
+    There are more threads than a warm store needs: on a cold or distant disk most of them wait for
+    it, and together they ask for more at a time.
     """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="patches")
-    waiting: deque[Future[Made]] = deque()
-    try:
-        for step in range(start, stop):
-            waiting.append(pool.submit(sampler.batch, step))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return map_ahead(sampler.batch, range(start, stop), depth=depth, workers=workers)
 
 
 def _check(store: Store, indices: Sequence[int], *, patch: int, multiple: int) -> None:

@@ -203,7 +203,7 @@ class Numbers:
 
 
 def threads_of_prefetch() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("patches")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 @pytest.mark.parametrize("depth", [1, 4, 100])
