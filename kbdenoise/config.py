@@ -137,10 +137,10 @@ class TrainConfig:
 class TileSettings:
     """Tiles"""
 
-    tile: int = setting(
-        0, "Side of a tile in pixels; 0 restores a picture whole where it fits.", min=0
+    tile: int = setting(0, "Side of a tile in pixels, at least 64; 0: whole where it fits.", min=0)
+    overlap: int = setting(
+        -1, "Pixels shared by neighbouring tiles, at most half of one; -1 asks the model.", min=-1
     )
-    overlap: int = setting(-1, "Pixels shared by neighbouring tiles; -1 asks the model.", min=-1)
     tta: bool = setting(False, "Average over the eight turns and flips (eight times the work).")
 
 

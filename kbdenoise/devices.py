@@ -16,7 +16,12 @@ from kbdenoise.errors import NoMemoryError, SettingsError
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers
 
 # What torch's backends say in a plain RuntimeError.
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "could not create a memory object")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "could not create a memory object",
+    "could not create a primitive",
+)
 
 DeviceKind = Literal["cuda", "mps", "cpu"]
 
@@ -117,9 +122,10 @@ def _machine_memory_bytes() -> int | None:
 
 
 def _container_memory_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What the control group of this process may still take (version 2, else 1), files not counted.
+    """What the container around this process may still take, cached files not counted.
 
-    Containers often get less than the machine has, and are killed where they take more.
+    Containers often get less than the machine has, and are killed where they take more. They see
+    their own limit at the root of the control groups (version 2, else 1).
     """
     for limit, used, files in (
         ("memory.max", "memory.current", "inactive_file"),

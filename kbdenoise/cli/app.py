@@ -118,19 +118,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return FAILED
     except Exception as error:
-        return _show_lack_of_memory() if _lacks_memory(error) else _show_bug()
+        if not _lacks_memory(error):
+            return _show_bug()
+        if "--debug" in words:
+            traceback.print_exc()
+        show_error(
+            "the memory ran out",
+            hint="close other programs, or raise the limit (`ulimit -v`, or the container's)",
+        )
+        return FAILED
 
 
 def _lacks_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "can't start new thread" in str(error)
-
-
-def _show_lack_of_memory() -> int:
-    show_error(
-        "the memory ran out",
-        hint="close other programs, or raise the limit (`ulimit -v`, or the container's)",
-    )
-    return FAILED
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

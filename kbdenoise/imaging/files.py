@@ -251,6 +251,8 @@ def _decode(path: Path, content: bytes, *, header: Header) -> Any:
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
         raise damaged(path) from error
     if decoded is None and shallow_tiff and not header.alpha:
         return _decode_by_pillow(path, content, header=header, tiled=True)

@@ -90,6 +90,11 @@ def window(start: int, *, length: int, tile: int, overlap: int, margin: int) -> 
     return weights
 
 
+def round_up(length: int, multiple: int) -> int:
+    """The least multiple that is no shorter than `length`."""
+    return -(-length // multiple) * multiple
+
+
 def turn(image: npt.NDArray[np.generic], index: int) -> npt.NDArray[np.generic]:
     """One of the eight right-angle turns and mirrorings (0..7) of [..., H, W, C] or [H, W, C]."""
     turned = np.rot90(image, index % 4, axes=(-3, -2))

@@ -37,7 +37,7 @@ class Ledger:
         self.path = path
         self._head = {"work": work}
         self._lock = Lock()
-        self._open = False
+        self._whole = False  # whether the file is known to end in a whole line of ours
         self._begun: dict[str, Stamp] = {}
         self._done: dict[str, Stamp] = {}
         head, *lines = _whole_lines(path) or [{}]
@@ -52,33 +52,34 @@ class Ledger:
     def may_overwrite(self, target: Path, source: Stamp) -> bool:
         """Whether what is there is this work's own, from an earlier version of the same file."""
         begun = self._begun.get(target.name)
-        return begun is not None and begun["source"] == source["source"]
+        return begun is not None and begun.get("source") == source["source"]
 
     def begin(self, target: Path, source: Stamp) -> None:
         """Claim a target before it is written."""
         with self._lock:
+            self._append({"picture": target.name, "begun": True} | source)
             self._begun[target.name] = source
-            self._append({"picture": target.name, "begun": True} | source, flush=False)
 
     def note(self, target: Path, source: Stamp) -> None:
         """Remember a picture; the line is on the disk at once, as the next may never come."""
         with self._lock:
+            self._append({"picture": target.name} | source)
             self._done[target.name] = source
-            self._append({"picture": target.name} | source, flush=True)
 
-    def _append(self, line: dict[str, Any], *, flush: bool) -> None:
-        if not self._open:  # written whole once, which drops what a killed call left half-written
+    def _append(self, line: dict[str, Any]) -> None:
+        """Add a line, on the disk at once; after any trouble the file is written whole."""
+        whole, self._whole = self._whole, False
+        if whole:
+            with writing_to(self.path), self.path.open("a") as file:
+                file.write(_line(line))
+                file.flush()
+                os.fsync(file.fileno())
+        else:
             lines: list[dict[str, Any]] = [self._head]
             lines += [{"picture": n, "begun": True} | s for n, s in self._begun.items()]
             lines += [{"picture": n} | s for n, s in self._done.items()]
-            write_text(self.path, "".join(map(_line, lines)))
-            self._open = True
-            return
-        with writing_to(self.path), self.path.open("a") as file:
-            file.write(_line(line))
-            file.flush()
-            if flush:
-                os.fsync(file.fileno())
+            write_text(self.path, "".join(map(_line, [*lines, line])))
+        self._whole = True
 
 
 def _line(content: dict[str, Any]) -> str:
@@ -95,7 +96,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     for line in text.splitlines():
         try:
             content = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if not isinstance(content, dict):
             break

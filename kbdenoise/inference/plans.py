@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from kbdenoise.config import TileSettings
-from kbdenoise.imaging.tiles import TilePlan
+from kbdenoise.imaging.tiles import TilePlan, round_up
 from kbdenoise.inference.engines import Restorer
 
 SMALLEST_TILE = 64
@@ -29,20 +29,21 @@ def plan_within(
 ) -> TilePlan:
     """`plan_tiles` for a working memory of `budget` bytes."""
     plan = _cut(restorer, height=height, width=width, settings=settings, budget=budget)
-    pixels = plan.tile**2 or height * width
+    pixels = plan.tile**2 or _padded_pixels(restorer, height, width)
     fitting = min(restorer.pace.pixels, budget / restorer.bytes_per_pixel)
     return replace(plan, batch=max(1, int(fitting / pixels)))
 
 
 def working_bytes(restorer: Restorer, plan: TilePlan, *, height: int, width: int) -> float:
     """Estimated working memory of one call of the restorer."""
-    pixels = min(plan.tile or height, height) * min(plan.tile or width, width)
+    tall, wide = min(plan.tile or height, height), min(plan.tile or width, width)
+    pixels = _padded_pixels(restorer, tall, wide)
     return plan.batch * pixels * restorer.bytes_per_pixel
 
 
 def smallest_tile(restorer: Restorer) -> int:
     """The smallest side, in px, of the tiles of a plan."""
-    return _up(SMALLEST_TILE, restorer.multiple)
+    return round_up(SMALLEST_TILE, restorer.multiple)
 
 
 def _cut(
@@ -50,8 +51,8 @@ def _cut(
 ) -> TilePlan:
     multiple = restorer.multiple
     if settings.tile:
-        tile = _up(max(settings.tile, SMALLEST_TILE), multiple)
-    elif height * width * restorer.bytes_per_pixel <= budget:
+        tile = round_up(max(settings.tile, SMALLEST_TILE), multiple)
+    elif _padded_pixels(restorer, height, width) * restorer.bytes_per_pixel <= budget:
         return TilePlan(tile=0, overlap=0)
     else:
         side = int((budget / restorer.bytes_per_pixel) ** 0.5)
@@ -85,5 +86,6 @@ def _evened(tile: int, *, overlap: int, sides: tuple[int, int], multiple: int) -
     return min(tile, smallest * multiple)
 
 
-def _up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple
+def _padded_pixels(restorer: Restorer, height: int, width: int) -> int:
+    """Pixels that the network sees of a picture, whose sides are brought to its multiple."""
+    return round_up(height, restorer.multiple) * round_up(width, restorer.multiple)

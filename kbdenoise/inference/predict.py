@@ -147,6 +147,9 @@ def _jobs(sources: Sequence[Path], out: Path) -> list[Job]:
     """Read every header and settle every target, so that trouble shows before the work begins."""
     if os.path.lexists(out) and not os.path.isdir(out):
         raise SettingsError(f"{out} is a file", hint="name a folder with --out")
+    for path in (out / LEDGER_FILE, *(out / source.name for source in sources)):
+        if path.is_dir():
+            raise SettingsError(f"{path} is a folder", hint="move it, or choose another --out")
     targets: dict[Path, Path] = {}
     jobs = []
     for source in sources:

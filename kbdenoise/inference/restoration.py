@@ -12,7 +12,7 @@ from kbdenoise.imaging.files import FloatImage, Pixels
 from kbdenoise.imaging.tiles import TilePlan
 from kbdenoise.inference.engines import Restorer
 from kbdenoise.inference.plans import plan_tiles, plan_within, smallest_tile, working_bytes
-from kbdenoise.inference.restore import Made, restore_together, rounding
+from kbdenoise.inference.restore import Made, restore_together, rounding, unchanged
 from kbdenoise.progress import Note, Progress, silent
 
 _HINT = "not even small tiles did; close other programs, or choose another --device"
@@ -97,7 +97,7 @@ class Restoration:
         return self._restored(read, finish=rounding(bit_depth), in_place=True, advance=advance)
 
     def _floats(self, images: Sequence[FloatImage]) -> list[FloatImage]:
-        return self._restored(lambda: images, finish=lambda images: images)
+        return self._restored(lambda: images, finish=unchanged)
 
     def _restored(
         self,

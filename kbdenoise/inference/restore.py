@@ -10,19 +10,25 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from kbdenoise.ahead import ahead
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage, Pixels, as_float, to_pixels
 from kbdenoise.imaging.luma import luma
 from kbdenoise.imaging.thumbnail import thumbnail
-from kbdenoise.imaging.tiles import TilePlan, tile_starts, turn, turn_back, window
+from kbdenoise.imaging.tiles import (
+    TilePlan,
+    Weights,
+    round_up,
+    tile_starts,
+    turn,
+    turn_back,
+    window,
+)
 from kbdenoise.inference.engines import Restorer
 from kbdenoise.models.spec import PAGE_SIDE
 
 Made = TypeVar("Made", Pixels, FloatImage)
-Weights = npt.NDArray[np.float32]
 _ROWS_AT_ONCE = 64  # of a band, small enough for the processor's caches
 
 
@@ -71,18 +77,7 @@ def restore_image(
     image: FloatImage, restorer: Restorer, *, plan: TilePlan, tta: bool = False
 ) -> FloatImage:
     """Restore a float image [H, W, 1 or 3] in [0, 1]; the result has the same shape and range."""
-    return restore_together([image], restorer, plan=plan, tta=tta, finish=_unchanged)[0]
-
-
-def restore_pixels(
-    pixels: Pixels, restorer: Restorer, *, plan: TilePlan, tta: bool = False, bit_depth: int = 8
-) -> Pixels:
-    """Restore stored pixels [H, W, 1 or 3] and round the result to `bit_depth`.
-
-    Beside input and output only one row of tiles is held in memory.
-    """
-    finish = rounding(bit_depth)
-    return restore_together([pixels], restorer, plan=plan, tta=tta, finish=finish)[0]
+    return restore_together([image], restorer, plan=plan, tta=tta, finish=unchanged)[0]
 
 
 def restore_together(
@@ -118,6 +113,11 @@ def restore_together(
     return made
 
 
+def unchanged(images: FloatImage) -> FloatImage:
+    """A `finish` that keeps the floats."""
+    return images
+
+
 def rounding(bit_depth: int) -> Callable[[FloatImage], Pixels]:
     """A `finish` that rounds to stored pixels of 8 or 16 bits."""
     return lambda images: to_pixels(images, bit_depth=bit_depth)
@@ -138,7 +138,7 @@ def restored_bands(
     tile of it.
     """
     height, width, channels = sources[0].shape
-    tile = plan.tile or _up(max(height, width), restorer.multiple)
+    tile = plan.tile or round_up(max(height, width), restorer.multiple)
     down = _Side.cut(height, tile=tile, multiple=restorer.multiple, plan=plan)
     across = _Side.cut(width, tile=tile, multiple=restorer.multiple, plan=plan)
     tiles = [(p, x) for x in range(len(across.starts)) for p in range(len(sources))]
@@ -264,11 +264,3 @@ def _to_network(images: FloatImage, channels: int) -> FloatImage:
 def _from_network(images: FloatImage, channels: int) -> FloatImage:
     """[B, h, w, c] -> [B, h, w, channels], the inverse of `_to_network`."""
     return images if images.shape[3] == channels else luma(images)[..., None]
-
-
-def _unchanged(images: FloatImage) -> FloatImage:
-    return images
-
-
-def _up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple

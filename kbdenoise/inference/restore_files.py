@@ -7,8 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from kbdenoise.ahead import ahead
+from kbdenoise.devices import enough_memory
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import Header, Picture, Pixels, read_picture, write_pixels
 from kbdenoise.inference.ledger import Ledger, Stamp
@@ -41,7 +43,11 @@ def restore_files(
 ) -> None:
     """Restore pictures and note in the ledger those that are on the disk.
 
-    Raises DataError for pictures that cannot be read, when all others are done.
+    Which pictures go side by side can change the last place of a value; a call that goes on where
+    another was stopped may group them differently.
+
+    Raises DataError for pictures that cannot be read, when all others are done, and at once for a
+    full disk; NoMemoryError where even small tiles do not fit.
     """
     damage: list[DataError] = []
     writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="write")
@@ -66,7 +72,7 @@ def restore_files(
                     if group.is_large:
                         write(job, pixels, alpha)  # with the memory that the network let go of
                     else:
-                        writing.append(writers.submit(write, job, pixels, alpha))
+                        writing.append(_submit(writers, write, job, pixels, alpha))
                 done += len(group.jobs)
                 advance(0.0)
                 while len(writing) > _BEHIND:
@@ -104,7 +110,7 @@ class _Group:
     def _take(self) -> list[Pixels]:
         """The pixels, once; from the files when they are asked for again."""
         pixels, self._pixels = self._pixels, []
-        return pixels or [read_picture(job.source).pixels for job in self.jobs]
+        return pixels or [_picture(job).pixels for job in self.jobs]
 
 
 def _read(jobs: Sequence[Job], damage: list[DataError]) -> _Group:
@@ -112,7 +118,7 @@ def _read(jobs: Sequence[Job], damage: list[DataError]) -> _Group:
     whole, pictures = [], []
     for job in jobs:
         try:
-            pictures.append(read_picture(job.source))
+            pictures.append(_picture(job))
             whole.append(job)
         except DataError as error:
             damage.append(error)
@@ -120,10 +126,37 @@ def _read(jobs: Sequence[Job], damage: list[DataError]) -> _Group:
 
 
 def _groups(jobs: Sequence[Job], restoration: Restoration) -> Iterator[list[Job]]:
-    """Neighbours of one size and kind, as many as are best restored side by side."""
+    """Neighbours of one size and kind, as many as are best restored side by side.
+
+    It runs a group ahead of the restoration; one that has become too large is cut there.
+    """
     for (height, width, *_), alike in groupby(jobs, key=lambda job: job.kind):
         waiting = list(alike)
         while waiting:
             count = restoration.together(height, width)
             yield waiting[:count]
             waiting = waiting[count:]
+
+
+def _picture(job: Job) -> Picture:
+    """The picture as its header said. Raises DataError for any other, and for want of memory."""
+    with enough_memory(f"reading {job.source}", hint="close other programs"):
+        picture = read_picture(job.source)
+    height, width, channels = picture.pixels.shape
+    kind = (height, width, channels, picture.bit_depth)
+    if kind != job.kind or (picture.alpha is not None) != job.header.alpha:
+        raise DataError(f"{job.source} changed while it was restored", hint="run this again")
+    return picture
+
+
+def _submit(
+    pool: ThreadPoolExecutor, write: Callable[[Job, Pixels, Pixels | None], None], *work: Any
+) -> Future[None]:
+    """Write in a thread, or here and now where the system has no thread left to give."""
+    try:
+        return pool.submit(write, *work)
+    except RuntimeError:
+        write(*work)
+        written: Future[None] = Future()
+        written.set_result(None)
+        return written

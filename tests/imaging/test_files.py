@@ -686,3 +686,18 @@ def test_a_float_image_reads_back_within_half_a_step(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", image)
 
     assert np.abs(read_image(tmp_path / "a.png") - image).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_lack_of_memory_is_not_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pixels(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
+
+    def decode(content: object, flags: int) -> None:
+        error = cv2.error("Insufficient memory")
+        error.code = cv2.Error.StsNoMem
+        raise error
+
+    monkeypatch.setattr(cv2, "imdecode", decode)
+    with pytest.raises(MemoryError):
+        read_picture(tmp_path / "a.png")

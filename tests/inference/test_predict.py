@@ -194,6 +194,65 @@ def test_damage_inside_a_picture_costs_no_other_its_restoration(runs: Path, tmp_
     assert predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out").kept == 3
 
 
+CHANGES: dict[str, np.ndarray] = {
+    "larger": noise((40, 36, 3)),
+    "gray": noise((16, 16, 1)),
+    "sixteen bits": noise((16, 16, 3), np.uint16),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_picture_that_changes_during_the_call_is_named_and_costs_no_other(
+    runs: Path, tmp_path: Path, number: int, change: str
+) -> None:
+    for other in range(4):
+        write_pixels(tmp_path / "in" / f"{other}.png", noise((16, 16, 3)))
+    alone = predict("last", [tmp_path / "in" / "3.png"], runs=runs, out=tmp_path / "alone").out
+
+    def meddle(event: Event) -> None:
+        if isinstance(event, Advance) and event.done == 0:
+            write_pixels(tmp_path / "in" / f"{number}.png", CHANGES[change])
+
+    with pytest.raises(DataError, match=rf"{number}\.png changed while"):
+        predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out", progress=meddle)
+
+    names = {p.name for p in (tmp_path / "out").glob("*.png")}
+    assert names == {f"{other}.png" for other in range(4) if other != number}
+    for name in names:
+        restored = read_picture(tmp_path / "out" / name).pixels
+        np.testing.assert_array_equal(restored, read_picture(alone / "3.png").pixels)
+    again = predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out")
+    assert (again.pictures, again.kept) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "tail", ["[" * 200_000, '{"picture": "0.png", "begun": true}', '{"picture": 7}', "[1]", "\x00"]
+)
+def test_a_garbled_ledger_counts_for_nothing(runs: Path, tmp_path: Path, tail: str) -> None:
+    write_pixels(tmp_path / "in" / "0.png", noise((16, 16, 3)))
+    predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out")
+    ledger = tmp_path / "out" / LEDGER_FILE
+    head = ledger.read_text().splitlines()[0]
+    ledger.write_text(f"{head}\n{tail}\n")
+
+    with pytest.raises(SettingsError, match="there already"):
+        predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out")
+    predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out", force=True)
+    assert predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out").kept == 1
+
+
+@pytest.mark.parametrize("name", ["0.png", LEDGER_FILE])
+def test_a_folder_in_the_way_is_found_before_the_work(
+    runs: Path, tmp_path: Path, name: str
+) -> None:
+    write_pixels(tmp_path / "in" / "0.png", noise((16, 16, 3)))
+    (tmp_path / "out" / name).mkdir(parents=True)
+
+    with pytest.raises(SettingsError, match="is a folder"):
+        predict("last", [tmp_path / "in"], runs=runs, out=tmp_path / "out", force=True)
+
+
 def test_a_disk_that_fills_up_keeps_what_was_restored(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,3 +249,14 @@ def test_pixels_of_another_depth_get_memory_of_their_own() -> None:
 
     np.testing.assert_array_equal(pixels, before)
     np.testing.assert_allclose(restored / 257, 255 - before, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 300), (17, 9), (64, 64)])
+def test_pictures_go_together_by_what_the_network_sees_of_them(height: int, width: int) -> None:
+    restorer = Scarce()
+    restorer.multiple = 64
+    restoration = Restoration(restorer, memory_bytes=GIB)
+
+    list(restoration.images(pictures(80, height, width)))
+
+    assert all(b * h * w <= BUSY.pixels for b, h, w, _ in restorer.shapes)

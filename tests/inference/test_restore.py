@@ -19,7 +19,12 @@ from kbdenoise.imaging.thumbnail import thumbnail
 from kbdenoise.imaging.tiles import TilePlan, tile_starts
 from kbdenoise.inference.engines import PACES, Pace, TorchRestorer
 from kbdenoise.inference.plans import plan_tiles
-from kbdenoise.inference.restore import restore_image, restore_pixels, restored_bands
+from kbdenoise.inference.restore import (
+    restore_image,
+    restore_together,
+    restored_bands,
+    rounding,
+)
 from kbdenoise.models.build import build_model, describe_model
 from kbdenoise.models.spec import PAGE_SIDE
 
@@ -235,9 +240,8 @@ def test_turned_copies_are_averaged_in_the_right_place() -> None:
 def test_stored_pixels_are_restored_and_rounded(bit_depth: int) -> None:
     pixels = to_pixels(picture(33, 47), bit_depth=bit_depth)
 
-    restored = restore_pixels(
-        pixels, Fake(), plan=TilePlan(tile=16, overlap=4), bit_depth=bit_depth
-    )
+    plan = TilePlan(tile=16, overlap=4)
+    (restored,) = restore_together([pixels], Fake(), plan=plan, finish=rounding(bit_depth))
 
     assert restored.dtype == pixels.dtype
     np.testing.assert_array_equal(restored, 2**bit_depth - 1 - pixels)
