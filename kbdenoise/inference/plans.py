@@ -1,5 +1,6 @@
 """How a picture is cut, so that it fits into memory and no pixel is restored needlessly."""
 
+import math
 from dataclasses import replace
 
 from kbdenoise.config import TileSettings
@@ -10,6 +11,7 @@ SMALLEST_TILE = 64
 _RAMP = 16  # px over which neighbouring tiles are blended, beside their margins
 _GLOBAL_MARGIN = 24  # px thrown away where a network sees the whole tile and no margin is exact
 _MEMORY_SHARE = 0.4  # of the free memory
+_ROW_BYTES = 4 * 3  # of a pixel in the row of tiles that is added up: floats of three channels
 
 
 def plan_tiles(
@@ -55,7 +57,7 @@ def _cut(
     elif _padded_pixels(restorer, height, width) * restorer.bytes_per_pixel <= budget:
         return TilePlan(tile=0, overlap=0)
     else:
-        side = int((budget / restorer.bytes_per_pixel) ** 0.5)
+        side = _largest_side(budget, working=restorer.bytes_per_pixel, row=_ROW_BYTES * width)
         tile = max(smallest_tile(restorer), side // multiple * multiple)
     if tile >= max(height, width):
         return TilePlan(tile=0, overlap=0)
@@ -84,6 +86,14 @@ def _evened(tile: int, *, overlap: int, sides: tuple[int, int], multiple: int) -
         count = max(1, -(-(whole - shared) // (tile // multiple - shared)))
         smallest = max(smallest, -(-(whole + (count - 1) * shared) // count))
     return min(tile, smallest * multiple)
+
+
+def _largest_side(budget: float, *, working: float, row: float) -> int:
+    """The side s of a tile with working * s**2 + row * s <= budget, in bytes.
+
+    Beside the network's memory for a tile, a row of tiles is held, as tall as one.
+    """
+    return int((math.sqrt(row**2 + 4 * working * budget) - row) / (2 * working))
 
 
 def _padded_pixels(restorer: Restorer, height: int, width: int) -> int:
