@@ -4,20 +4,24 @@ Options, help panels, `--config FILE`, the README table and a run's config.toml 
 dataclasses. Precedence: default < preset < `--config` < option. `0` means off, as TOML has no null.
 """
 
-import json
-import math
-import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from kbdenoise.errors import SettingsError, nearest
-from kbdenoise.notation import hyper_text, native, parameter_count, parse_hyper, seconds
+from kbdenoise.loss_terms import parse_loss
+from kbdenoise.notation import (
+    amount,
+    batch_size,
+    parameter_count,
+    parse_hyper,
+    sample_count,
+    seconds,
+)
 
-Config = TypeVar("Config", bound="TrainConfig | PredictConfig")
-Preset = Literal["quick", "standard", "best"]
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+OptimiserName = Literal["adam", "adamw", "sgd", "muon"]
+ScheduleName = Literal["constant", "cosine", "exponential", "one-cycle", "plateau", "step"]
 
 
 def setting(
@@ -60,30 +64,85 @@ class DataSettings:
     """Data"""
 
     patch: int = setting(128, "Side of a training patch, in pixels.", min=16)
-    batch: int = setting(8, "Patches per optimiser step.", min=1)
+    batch: int = setting(
+        8, "Patches per optimiser step; auto takes what fits at once.", min=0, parse=batch_size
+    )
     flips: bool = setting(True, "Mirror patches at random.")
     turns: bool = setting(True, "Turn patches by right angles at random.")
-    folds: int = setting(10, "Parts that the pictures are divided into, by whole groups.", min=2)
-    fold: int = setting(0, "The part that is held out for validation.", min=0)
+    folds: int = setting(
+        0, "Train so many models, each with another part held out; 0: one, a tenth held out.", min=0
+    )
+    fold: int = setting(-1, "Train only this one of the folds; -1 means all.", min=-1)
     seed: int = setting(0, "Seed of weights, patches and folds.", min=0, max=2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthSettings:
+    """Length"""
+
+    steps: int = setting(20_000, "Optimiser steps; the schedule ends with them.", min=1)
+    epochs: float = setting(0.0, "Passes over the training pictures, instead of --steps.", min=0)
+    samples: int = setting(
+        0, "Patches to see, such as 1.6M, instead of --steps.", min=0, parse=sample_count
+    )
+    time_limit: str = setting(
+        "0", "Stop after this long, reading and last validation included (8h, 90m); 0: no limit."
+    )
+    patience: int = setting(
+        0, "Stop after so many validations without a better score; 0 means off.", min=0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimiserSettings:
     """Optimiser"""
 
-    steps: int = setting(20_000, "Optimiser steps; the schedule ends with them.", min=1)
-    time_limit: str = setting(
-        "0", "Stop after this long, reading and last validation included (8h, 90m); 0: no limit."
+    loss: str = setting("psnr", "Training loss, or a weighted sum: 'l1 + 0.5*mean-luma'.")
+    perceptual_weights: str = setting(
+        "", "VGG-16 or VGG-19 weights file, for the loss 'perceptual'."
     )
-    loss: Literal["charbonnier", "l1", "mse", "psnr"] = setting("psnr", "Training loss.")
-    lr: float = setting(1e-3, "Peak learning rate of AdamW.", min=0)
-    min_lr: float = setting(1e-6, "Learning rate at the end of the cosine.", min=0)
-    warmup: float = setting(0.02, "Share of the schedule spent in warm-up.", min=0, max=0.9)
-    beta2: float = setting(0.99, "AdamW's memory of squared gradients.", min=0.5, max=0.9999)
-    weight_decay: float = setting(1e-4, "Weight decay of AdamW, on convolutions only.", min=0)
+    optimiser: OptimiserName = setting("adamw", "Optimiser.")
+    lr: float = setting(1e-3, "Peak learning rate.", min=0)
+    beta1: float = setting(0.9, "Memory of gradients: the momentum.", min=0, max=0.999)
+    beta2: float = setting(0.99, "Memory of squared gradients.", min=0.5, max=0.9999)
+    weight_decay: float = setting(1e-4, "Weight decay, on convolutions only.", min=0)
     clip: float = setting(1.0, "Largest norm of the whole gradient; 0 means off.", min=0)
     ema: float = setting(0.999, "Decay of the averaged weights; 0 means off.", min=0, max=0.99999)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleSettings:
+    """Learning rate"""
+
+    schedule: ScheduleName = setting("cosine", "How the learning rate goes from --lr.")
+    min_lr: float = setting(1e-6, "Learning rate at the schedule's end, and the least.", min=0)
+    warmup: str = setting("2%", "Straight rise at the start: '500 steps', '2 epochs', '2%'.")
+    lr_length: str = setting(
+        "100%", "What the schedule runs over ('60 epochs', '2M samples'); it then stays at its end."
+    )
+    restarts: int = setting(0, "Times that the schedule starts again within its length.", min=0)
+    lr_decay: float = setting(0.1, "Factor of the schedules step and plateau.", min=0, max=1)
+    lr_every: str = setting("30%", "Distance between two drops of the schedule step.")
+    lr_patience: int = setting(
+        5, "Validations without a better score before the schedule plateau drops.", min=1
+    )
+    lr_hold_from_epoch: float = setting(
+        0.0, "From this epoch on hold the learning rate; 0 means off.", min=0
+    )
+    lr_hold: float = setting(0.0, "The rate to hold; 0 holds what it is then.", min=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardSettings:
+    """Guard against divergence"""
+
+    guard: float = setting(
+        10.0, "Go back when the error is so many times its running level; 0 means off.", min=0
+    )
+    guard_cut: float = setting(
+        0.5, "What the learning rate is multiplied by on going back.", min=0.01, max=1
+    )
+    guard_times: int = setting(4, "Give up when it would go back more often than this.", min=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +151,21 @@ class ValidationSettings:
 
     val_every: int = setting(1000, "Steps between validations on whole held-out pictures.", min=1)
     val_images: int = setting(0, "Held-out pictures scored at validations; 0 means all.", min=0)
+    val_raw: bool = setting(True, "Score the raw weights beside the averaged ones.")
     save_every: str = setting(
         "5m", "Longest time between two saves of the run's state; 0 saves at validations only."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySettings:
+    """Memory"""
+
+    accumulate: int = setting(
+        0, "Pieces that a batch is taken in, one after another; 0: as many as memory needs.", min=0
+    )
+    checkpointing: bool = setting(
+        False, "Keep few activations and compute the others twice: less memory, more time."
     )
 
 
@@ -102,7 +174,9 @@ class DeviceSettings:
     """Device"""
 
     device: DeviceName = setting("auto", "Where to compute.")
-    amp: bool = setting(True, "Mixed precision where the device gains from it.")
+    precision: PrecisionName = setting(
+        "auto", "Arithmetic; auto takes mixed precision where the device gains from it."
+    )
     threads: int = setting(0, "CPU threads; 0 means all cores.", min=0)
 
 
@@ -112,24 +186,24 @@ class TrainConfig:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
+    length: LengthSettings = field(default_factory=LengthSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    guard: GuardSettings = field(default_factory=GuardSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
 
     def __post_init__(self) -> None:
-        if self.data.fold >= self.data.folds:
-            raise ValueError(
-                f"--fold {self.data.fold} does not exist: --folds {self.data.folds} are numbered "
-                f"0 to {self.data.folds - 1}"
-            )
-        if self.optimiser.min_lr > self.optimiser.lr:
-            raise ValueError(
-                f"--min-lr {self.optimiser.min_lr:g} is above --lr {self.optimiser.lr:g}"
-            )
+        _check_folds(self.data)
+        _check_schedule(self.schedule, lr=self.optimiser.lr)
+        if self.length.epochs and self.length.samples:
+            raise ValueError("--epochs and --samples both say how long to train: leave one out")
         width = parse_hyper(self.model.hyper).get("width", self.model.width)
         if self.model.width and width != self.model.width:
             raise ValueError(f"--width {self.model.width} contradicts width={width} of --hyper")
-        seconds(self.optimiser.time_limit, name="--time-limit")
+        parse_loss(self.optimiser.loss)
+        seconds(self.length.time_limit, name="--time-limit")
         seconds(self.validation.save_every, name="--save-every")
 
 
@@ -169,145 +243,25 @@ class PredictConfig:
         parse_hyper(self.model.hyper)
 
 
-# What a resumed run may be told anew; everything else would make it another run.
-CHANGEABLE = ("steps", "time_limit", "save_every", "device", "amp", "threads")
-
-# preset -> kind of device -> settings that differ from the defaults above.
-# On a CPU a small network that sees many small batches beats a large one that sees few.
-PRESETS: dict[Preset, dict[str, dict[str, Any]]] = {
-    "quick": {
-        "cpu": {"model": "res-unet", "batch": 2, "steps": 1500, "val_every": 500},
-        "gpu": {"patch": 256, "steps": 5000, "val_every": 1000},
-    },
-    "standard": {
-        "cpu": {"model": "res-unet", "batch": 2, "steps": 20_000, "val_every": 2000},
-        "gpu": {"patch": 256, "steps": 40_000, "val_every": 2000},
-    },
-    "best": {
-        "cpu": {"model": "res-unet", "batch": 2, "steps": 100_000, "val_every": 5000},
-        "gpu": {"patch": 256, "steps": 200_000, "val_every": 5000},
-    },
-}
-
-# model -> settings that suit it better than the defaults, whatever the preset. A small network on
-# few pages learns print faster where it always stands upright, so it is neither turned nor flipped.
-TUNED: dict[str, dict[str, Any]] = {
-    "res-unet": {"lr": 3e-3, "ema": 0.998, "warmup": 0.03, "flips": False, "turns": False},
-    # A page's tone shows in small patches as well as in large ones, and many pages teach it sooner.
-    "tone": {"patch": 64, "batch": 8, "loss": "l1", "lr": 3e-3, "ema": 0.998, "warmup": 0.03},
-}
+def _check_folds(data: DataSettings) -> None:
+    if data.folds == 1:
+        raise ValueError("--folds 1 would hold out every picture: choose 2 or more, or 0 for none")
+    if data.fold >= 0 and not data.folds:
+        raise ValueError(f"--fold {data.fold} needs --folds, the number of parts it is one of")
+    if data.fold >= data.folds > 0:
+        raise ValueError(
+            f"--fold {data.fold} does not exist: --folds {data.folds} are numbered "
+            f"0 to {data.folds - 1}"
+        )
 
 
-def resolve(base: Config, *changes: tuple[str, Mapping[str, Any]]) -> Config:
-    """Apply layers of flat settings, later ones winning; a layer's name is told in its errors.
-
-    Raises SettingsError for an unknown setting (with the nearest name), a wrong type or a value out
-    of range.
-    """
-    sections = section_of(type(base))
-    content = asdict(base)
-    for source, layer in changes:
-        for name, value in layer.items():
-            if name not in sections:
-                raise SettingsError(
-                    f"{source}: unknown setting '{name}'", hint=nearest(name, sections)
-                )
-            hyper = name == "hyper" and isinstance(value, Mapping)
-            content[sections[name]][name] = hyper_text(value) if hyper else value
-    sources = [source for source, layer in changes if layer]
-    return validated(type(base), content, source=" + ".join(sources) or "settings")
-
-
-def read_settings(kind: type[Config], path: Path) -> dict[str, Any]:
-    """The flat settings that a TOML file with sections names; unknown keys are refused by name."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
-    kinds, sections = get_type_hints(kind), section_of(kind)
-    flat: dict[str, Any] = {}
-    for section, values in content.items():
-        if section not in kinds or not isinstance(values, dict):
-            home = section if section in kinds else sections.get(section)
-            raise SettingsError(
-                f"{path}: unknown section '{section}'",
-                hint=f"settings stand below [{home}]" if home else nearest(section, kinds),
-            )
-        for name in values:
-            if sections.get(name) != section:
-                mine = [n for n, s in sections.items() if s == section]
-                raise SettingsError(
-                    f"{path}: unknown setting '{section}.{name}'", hint=nearest(name, mine)
-                )
-        _checked_section(kinds[section], values, source=f"{path}: {section}")
-        flat |= values
-    return flat
-
-
-def validated(kind: type[Config], content: dict[str, Any], *, source: str) -> Config:
-    """A configuration from nested tables, with types and ranges checked."""
-    sections = {
-        name: _checked_section(section, content.get(name, {}), source=f"{source}: {name}")
-        for name, section in get_type_hints(kind).items()
-    }
-    try:
-        return kind(**sections)
-    except ValueError as error:
-        raise SettingsError(f"{source}: {error}") from None
-
-
-def section_of(kind: type) -> dict[str, str]:
-    """Setting name -> section name, for every setting of a configuration class."""
-    return {f.name: name for name, section in get_type_hints(kind).items() for f in fields(section)}
-
-
-def to_toml(config: TrainConfig | PredictConfig) -> str:
-    """The configuration as readable TOML, complete, one comment a line from the setting's help."""
-    lines = []
-    for name, section in asdict(config).items():
-        kind = get_type_hints(type(config))[name]
-        lines += [f"[{name}]"]
-        for f in fields(kind):
-            lines.append(f"{f.name} = {_toml_value(section[f.name])}  # {f.metadata['help']}")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _checked_section(kind: type, values: Mapping[str, Any], *, source: str) -> Any:
-    """A section from its values. Raises SettingsError for a wrong type or a value out of range."""
-    from pydantic import TypeAdapter, ValidationError  # 0.1 s that a help page can do without
-
-    parsed = {
-        f.name: f.metadata["parse"](values[f.name])
-        for f in fields(kind)
-        if f.metadata["parse"] and isinstance(values.get(f.name), str)
-    }
-    try:
-        # As JSON, where strict still lets a table become a dataclass and 1 a float, but neither
-        # true nor "8" a number.
-        text = json.dumps({**values, **parsed}, default=native)
-        section: Any = TypeAdapter(kind).validate_json(text, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"{source}.{where} = {first['input']!r}: {first['msg']}") from None
-    for f in fields(kind):
-        _check_range(getattr(section, f.name), f.metadata, source=f"{source}.{f.name}")
-    return section
-
-
-def _check_range(value: Any, metadata: Mapping[str, Any], *, source: str) -> None:
-    low, high = metadata["min"], metadata["max"]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SettingsError(f"{source} = {value} must be a finite number")
-    if (low is not None and value < low) or (high is not None and value > high):
-        limits = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
-        raise SettingsError(f"{source} = {value} must be {limits}")
-
-
-def _toml_value(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+def _check_schedule(schedule: ScheduleSettings, *, lr: float) -> None:
+    if schedule.min_lr > lr:
+        raise ValueError(f"--min-lr {schedule.min_lr:g} is above --lr {lr:g}")
+    if schedule.schedule == "exponential" and lr and not schedule.min_lr:
+        raise ValueError("--schedule exponential never reaches --min-lr 0: give it another end")
+    for name in ("warmup", "lr_length", "lr_every"):
+        option = "--" + name.replace("_", "-")
+        chosen = amount(getattr(schedule, name), name=option)
+        if name != "warmup" and not chosen.value:
+            raise ValueError(f"{option} must be more than nothing")

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,10 @@ _OUT_OF_MEMORY = (
 )
 
 DeviceKind = Literal["cuda", "mps", "cpu"]
+Autocast = Literal["bfloat16", "float16", ""]
+
+_AS_ASKED = "as asked"
+_TYPES: dict[str, Autocast] = {"fp32": "", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +36,7 @@ class DeviceChoice:
 
     kind: DeviceKind
     reason: str
-    autocast: Literal["bfloat16", "float16", ""] = ""
+    autocast: Autocast = ""
     """Type of mixed precision; empty computes in float32 throughout."""
     precision_reason: str = ""
 
@@ -51,11 +55,11 @@ class DeviceChoice:
         return torch.autocast(self.kind, dtype=getattr(torch, self.autocast))
 
 
-def choose_device(name: str = "auto", *, amp: bool = True, threads: int = 0) -> DeviceChoice:
+def choose_device(name: str = "auto", *, precision: str = "auto", threads: int = 0) -> DeviceChoice:
     """Pick a device and a precision: CUDA, then MPS, then CPU.
 
-    `threads` > 0 limits the CPU threads of this process. Raises SettingsError for a device that
-    this machine does not have.
+    `precision` is auto, fp32, bf16 or fp16. `threads` > 0 limits the CPU threads of this process.
+    Raises SettingsError for a device that this machine does not have.
     """
     import torch
 
@@ -68,17 +72,29 @@ def choose_device(name: str = "auto", *, amp: bool = True, threads: int = 0) -> 
             hint="use --device auto, or see `kbdenoise doctor`",
         )
     if name == "cuda" or (name == "auto" and found["cuda"]):
-        return _cuda(amp=amp)
+        return _chosen("cuda", torch.cuda.get_device_name(), precision)
     if name == "mps" or (name == "auto" and found["mps"]):
-        return DeviceChoice(
-            kind="mps",
-            reason="Apple GPU",
-            precision_reason="half precision gains little on this backend",
-        )
+        return _chosen("mps", "Apple GPU", precision)
     _keep_freed_memory()
     reason = "as asked" if name == "cpu" else "no GPU was found"
-    reason = f"{reason}, {torch.get_num_threads()} threads"
-    return _cpu(reason, amp=amp)
+    return _chosen("cpu", f"{reason}, {torch.get_num_threads()} threads", precision)
+
+
+def suited(choice: DeviceChoice, *, model: str, fp16: bool, bf16: bool) -> DeviceChoice:
+    """The same device in float32 where a model is not safe in the precision that was chosen.
+
+    Raises SettingsError where that precision was asked for.
+    """
+    safe = {"float16": fp16, "bfloat16": bf16}.get(choice.autocast, True)
+    if safe:
+        return choice
+    if choice.precision_reason == _AS_ASKED:
+        raise SettingsError(
+            f"{model} is not safe in {choice.autocast}: its sums overflow",
+            hint="use --precision auto",
+        )
+    reason = f"{model} is not safe in {choice.autocast}"
+    return replace(choice, autocast="", precision_reason=reason)
 
 
 def _keep_freed_memory() -> None:
@@ -199,32 +215,23 @@ def device_report() -> list[tuple[str, bool, str]]:
     return rows
 
 
-def _cuda(*, amp: bool) -> DeviceChoice:
+def _chosen(kind: DeviceKind, reason: str, precision: str) -> DeviceChoice:
+    autocast, why = _best_precision(kind) if precision == "auto" else (_TYPES[precision], _AS_ASKED)
+    return DeviceChoice(kind=kind, reason=reason, autocast=autocast, precision_reason=why)
+
+
+def _best_precision(kind: DeviceKind) -> tuple[Autocast, str]:
+    """The type of mixed precision that a device gains from, if any, and why."""
     import torch
 
-    reason = torch.cuda.get_device_name()
-    if not amp:
-        return DeviceChoice(kind="cuda", reason=reason, precision_reason="--no-amp")
+    if kind == "mps":
+        return "", "half precision gains little on this backend"
+    if kind == "cpu":
+        native, why = _cpu_bfloat16()
+        return ("bfloat16" if native else ""), why
     if torch.cuda.get_device_capability() >= (8, 0):
-        return DeviceChoice(
-            kind="cuda",
-            reason=reason,
-            autocast="bfloat16",
-            precision_reason="this GPU computes bfloat16 natively",
-        )
-    return DeviceChoice(
-        kind="cuda",
-        reason=reason,
-        autocast="float16",
-        precision_reason="this GPU has no native bfloat16",
-    )
-
-
-def _cpu(reason: str, *, amp: bool) -> DeviceChoice:
-    native, why = _cpu_bfloat16()
-    if native and amp:
-        return DeviceChoice(kind="cpu", reason=reason, autocast="bfloat16", precision_reason=why)
-    return DeviceChoice(kind="cpu", reason=reason, precision_reason=why if amp else "--no-amp")
+        return "bfloat16", "this GPU computes bfloat16 natively"
+    return "float16", "this GPU has no native bfloat16; losses are scaled"
 
 
 def _cpu_bfloat16() -> tuple[bool, str]:

@@ -31,6 +31,10 @@ class NoMemoryError(DataError):
     """The work did not fit into the memory of its device."""
 
 
+class NotFiniteError(DataError):
+    """A network answered with NaN or infinity."""
+
+
 class KaggleError(KbdenoiseError):
     """Network, login, rules not accepted, daily limit."""
 

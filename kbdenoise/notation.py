@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from kbdenoise.errors import SettingsError
 
@@ -14,19 +15,69 @@ _PAIR = re.compile(  # name=value, the value a list, a text in quotes, or a sing
     r"""[\s,]*([\w.+-]+)\s*=\s*(\[[^][]*\]|\([^()]*\)|"[^"]*"|'[^']*'|[^][()"'=\s,]+)(?=[\s,]|$)"""
 )
 
+Unit = Literal["steps", "epochs", "samples", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """So much of a training: '2000 steps', '60 epochs', '1.6M samples', '3%' of the run."""
+
+    value: float
+    """How many; of a run the share, 0 to 1."""
+    unit: Unit
+
+
+def amount(text: str, *, name: str) -> Amount:
+    """An amount of training as people write it; a plain whole number is steps. SettingsError."""
+    match = re.fullmatch(rf"{_COUNT}\s*(steps?|epochs?|samples?|%|)", text.strip())
+    if match:
+        value, unit = _number(match[1], match[2]), match[3].rstrip("s")
+        if unit == "%" and value <= 100:
+            return Amount(float(value / 100), "run")
+        units: dict[str, Unit] = {"": "steps", "step": "steps", "sample": "samples"}
+        if unit in units and value == int(value):
+            return Amount(float(value), units[unit])
+        if unit == "epoch":
+            return Amount(float(value), "epochs")
+    raise SettingsError(
+        f"{name} {text!r} is no amount of training",
+        hint="write '2000 steps', '60 epochs', '1.6M samples' or '3%' of the run",
+    )
+
+
+def batch_size(text: str) -> int:
+    """Patches a step; `auto` is 0. Raises SettingsError."""
+    if text.strip() == "auto":
+        return 0
+    if re.fullmatch(r"[0-9]+", text.strip()):
+        return int(text)
+    raise SettingsError(f"--batch {text!r} is no number of patches", hint="write 8, or auto")
+
+
+def sample_count(text: str) -> int:
+    """A number of patches such as 500k or 1.6M. Raises SettingsError."""
+    match = re.fullmatch(_COUNT, text.strip())
+    if match and (value := _number(match[1], match[2])) == int(value):
+        return int(value)
+    raise SettingsError(f"--samples {text!r} is no number of patches", hint="write 500k or 1.6M")
+
 
 def parameter_count(text: str) -> int:
     """A number of parameters such as 10M, 500k, 1.5M or 10_000_000. Raises SettingsError."""
     match = re.fullmatch(_COUNT, text.strip())
     if match:
-        factor = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2].lower()]
-        value = Decimal(re.sub("[_,]", "", match[1])) * factor
+        value = _number(match[1], match[2])
         if value == int(value):
             return int(value)
     raise SettingsError(
         f"--max-params {text!r} is no number of parameters",
         hint="write 10M, 500k, 1.5M, 10_000_000 or a plain whole number",
     )
+
+
+def _number(digits: str, suffix: str) -> Decimal:
+    factor = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[suffix.lower()]
+    return Decimal(re.sub("[_,]", "", digits)) * factor
 
 
 def seconds(text: str, *, name: str) -> float:

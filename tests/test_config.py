@@ -8,20 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbdenoise.config import (
-    PRESETS,
-    PredictConfig,
-    TrainConfig,
-    parameter_count,
-    parse_hyper,
-    read_settings,
-    resolve,
-    seconds,
-    section_of,
-    to_toml,
-    validated,
-)
+from kbdenoise.config import PredictConfig, TrainConfig
 from kbdenoise.errors import SettingsError
+from kbdenoise.notation import parameter_count, parse_hyper, seconds
+from kbdenoise.presets import PRESETS
+from kbdenoise.resolving import read_settings, resolve, section_of, to_toml, validated
 
 CONFIGS = [TrainConfig, PredictConfig]
 
@@ -74,7 +65,7 @@ def test_later_layers_win() -> None:
         ("option", {"patch": 192}),
     )
 
-    assert (config.data.patch, config.data.batch, config.optimiser.steps) == (192, 3, 5)
+    assert (config.data.patch, config.data.batch, config.length.steps) == (192, 3, 5)
     assert config.data.folds == TrainConfig().data.folds
 
 
@@ -91,13 +82,19 @@ def test_every_preset_is_valid_on_every_kind_of_device(preset: Any, device: str)
         ({"ema": 1.5}, "optimiser.ema = 1.5 must be between 0 and "),
         ({"lr": float("nan")}, "optimiser.lr = nan must be a finite number"),
         ({"lr": float("inf")}, "optimiser.lr = inf must be a finite number"),
-        ({"batch": "8"}, "data.batch = '8'"),
+        ({"batch": "eight"}, "--batch 'eight' is no number of patches"),
         ({"batch": True}, "data.batch = True"),
         ({"batch": 8.5}, "data.batch = 8.5"),
-        ({"amp": 1}, "device.amp = 1"),
+        ({"val_raw": 1}, "validation.val_raw = 1"),
         ({"device": "tpu"}, "'auto', 'cuda', 'mps' or 'cpu'"),
         ({"model": Path("dncnn.py"), "batch": None}, "data.batch = None"),
-        ({"fold": 12}, "--fold 12 does not exist: --folds 10"),
+        ({"folds": 10, "fold": 12}, "--fold 12 does not exist: --folds 10"),
+        ({"fold": 2}, "--fold 2 needs --folds"),
+        ({"folds": 1}, "--folds 1 would hold out every picture"),
+        ({"epochs": 3, "samples": 10}, "--epochs and --samples"),
+        ({"schedule": "exponential", "min_lr": 0.0}, "never reaches --min-lr 0"),
+        ({"warmup": "soon"}, "--warmup 'soon' is no amount"),
+        ({"lr_length": "0"}, "--lr-length must be more than nothing"),
         ({"min_lr": 0.1, "lr": 0.01}, "--min-lr 0.1 is above --lr 0.01"),
         ({"time_limit": "8 hours"}, "--time-limit '8 hours' is no duration"),
         ({"save_every": ""}, "--save-every '' is no duration"),
@@ -137,8 +134,8 @@ def test_overlap_must_be_smaller_than_the_tile() -> None:
         ("patch = 64", "unknown section 'patch'", "settings stand below [data]"),
         ("model = 'dncnn'", "unknown section 'model'", "settings stand below [model]"),
         ("[model]\npatch = 64", "unknown setting 'model.patch'", ""),
-        ("[data]\nbatch = '8'", "data.batch = '8'", ""),
-        ("[data]\nbatch = 0", "data.batch = 0 must be at least 1", ""),
+        ("[data]\npatch = '8'", "data.patch = '8'", ""),
+        ("[data]\npatch = 0", "data.patch = 0 must be at least 16", ""),
         ("[data]\nbatch = 2026-11-22", "data.batch = '2026-11-22'", ""),
         ("patch : 64", "is not valid TOML", ""),
     ],

@@ -15,8 +15,9 @@ import typer
 
 from kbdenoise.cli import complete
 from kbdenoise.cli.console import INTERRUPTED, Console, show_error
-from kbdenoise.config import PRESETS, TUNED, ModelSettings, PredictConfig, Preset, TrainConfig
+from kbdenoise.config import ModelSettings, PredictConfig, TrainConfig
 from kbdenoise.errors import SettingsError
+from kbdenoise.presets import PRESETS, Preset, tuned
 
 Settings = dict[str, Any]
 """Settings given as options, by their flat names; those not given are absent."""
@@ -150,7 +151,7 @@ def from_file(
     """Settings of a TOML file, if there is one, under those given as options."""
     if config is None:
         return settings
-    from kbdenoise.config import read_settings
+    from kbdenoise.resolving import read_settings
 
     return read_settings(kind, config) | settings
 
@@ -247,7 +248,7 @@ def _standard(config: type) -> dict[str, dict[str, Any]]:
         return {}
     model = ModelSettings().model
     return {
-        kind: layer | TUNED.get(layer.get("model", model), {})
+        kind: layer | tuned(layer.get("model", model), preset="standard")
         for kind, layer in PRESETS["standard"].items()
     }
 

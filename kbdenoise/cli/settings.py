@@ -36,8 +36,8 @@ def train(
     if markdown:
         console.show({}, text=settings_table(TrainConfig), short=settings_table(TrainConfig))
         return
-    from kbdenoise.config import to_toml
     from kbdenoise.devices import choose_device
+    from kbdenoise.resolving import to_toml
     from kbdenoise.training.train import effective_settings
 
     kind = choose_device(settings.get("device", "auto")).kind
@@ -54,7 +54,7 @@ def train(
 )
 def predict(console: Console, settings: Settings, config: ConfigOption = None) -> None:
     """Print what `predict`, `evaluate` and `submit` would use."""
-    from kbdenoise.config import resolve, to_toml
+    from kbdenoise.resolving import resolve, to_toml
 
     effective = resolve(PredictConfig(), ("settings", from_file(PredictConfig, config, settings)))
     toml = to_toml(effective).rstrip("\n")

@@ -22,7 +22,8 @@ from kbdenoise.cli.options import (
     option_name,
 )
 from kbdenoise.cli.words import duration, figure
-from kbdenoise.config import CHANGEABLE, TrainConfig
+from kbdenoise.config import TrainConfig
+from kbdenoise.presets import CHANGEABLE
 
 if TYPE_CHECKING:
     from kbdenoise.training.result import TrainResult

@@ -43,6 +43,16 @@ class Images(NamedTuple):
         return [self.noisy] if self.page is None else [self.noisy, self.page]
 
 
+def pieces(batch: Batch, count: int) -> list[Batch]:
+    """Divide a batch into `count` consecutive parts, or as many as it has patches.
+
+    They are views, whose lengths differ by one at most.
+    """
+    count = min(count, len(batch.noisy))
+    fields = [[None] * count if t is None else t.tensor_split(count) for t in batch]
+    return [Batch(*part) for part in zip(*fields, strict=True)]
+
+
 def to_images(
     batch: Batch, *, device: torch.device | str = "cpu", channels_last: bool = False
 ) -> Images:

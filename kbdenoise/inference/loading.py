@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kbdenoise.config import PredictConfig, resolve
+from kbdenoise.config import PredictConfig
 from kbdenoise.contests.contest import LocalContest, open_contest
 from kbdenoise.devices import DeviceChoice, choose_device, free_memory_bytes
 from kbdenoise.errors import DataError, SettingsError
@@ -15,6 +15,7 @@ from kbdenoise.inference.filters import FilterRestorer, filter_device, read_filt
 from kbdenoise.inference.restoration import Restoration
 from kbdenoise.notation import parse_hyper
 from kbdenoise.progress import Progress, silent
+from kbdenoise.resolving import resolve
 from kbdenoise.runs.folder import Run, find_run
 
 
@@ -91,7 +92,7 @@ def _loaded(
     given = {key: value for key, value in settings.items() if value is not None}
     config = resolve(PredictConfig(), ("settings", given))
     device = choose_device(
-        config.device.device, amp=config.device.amp, threads=config.device.threads
+        config.device.device, precision=config.device.precision, threads=config.device.threads
     )
     restorer, _card = load_restorer(
         weights, device=device, hyperparameters=parse_hyper(config.model.hyper)

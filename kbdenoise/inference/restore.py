@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 import numpy as np
 
 from kbdenoise.ahead import ahead
-from kbdenoise.errors import DataError
+from kbdenoise.errors import DataError, NotFiniteError
 from kbdenoise.imaging.files import FloatImage, Pixels, as_float, to_pixels
 from kbdenoise.imaging.luma import luma
 from kbdenoise.imaging.thumbnail import thumbnail
@@ -245,9 +245,9 @@ def _restored(
     else:
         restored = restorer(*seen)
     if not np.isfinite(restored).all():
-        raise DataError(
+        raise NotFiniteError(
             "the model answers with values that are not finite (NaN or infinity)",
-            hint="its weights are damaged, or half precision overflowed: try --no-amp",
+            hint="its weights are damaged, or half precision overflowed: try --precision fp32",
         )
     return _from_network(restored, channels)
 

@@ -7,6 +7,7 @@ runs/2026-11-22_kbnet-s_brisk-otter/
   history.csv        the curve: one row a validation
   best.safetensors   weights that scored best      last.safetensors   newest weights
   state.pt           optimiser and the rest, for resume only
+  good.pt            while it runs: the newest healthy state, another name for a state.pt of before
   filter.toml        in place of all weights where the model is a classical filter
 """
 
@@ -78,6 +79,8 @@ class RunRecord:
     untouched_score: float | None = None
     """The metric of the held-out pictures as they are: what doing nothing scores."""
     stopped_by: str = ""
+    went_back: int = 0
+    """How often training diverged and went back to a good state."""
     command_line: str = ""
     git_commit: str = ""
     versions: dict[str, str] = field(default_factory=dict)
@@ -128,6 +131,11 @@ class Run:
     def filter_file(self) -> Path:
         """A classical filter with its parameters, as TOML; a network's run has none."""
         return self.path / "filter.toml"
+
+    @property
+    def good_file(self) -> Path:
+        """The newest state that training goes back to when it diverges; gone when it is done."""
+        return self.path / "good.pt"
 
     @property
     def state_file(self) -> Path:

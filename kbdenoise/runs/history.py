@@ -15,9 +15,11 @@ COLUMNS = (
     "lr",
     "loss",
     "val_score",
+    "val_raw_score",
     "val_psnr_db",
     "images_per_s",
     "skipped_steps",
+    "went_back",
 )
 Row = Mapping[str, float]
 

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kbdenoise.config import Preset
 from kbdenoise.data.batches import to_images
 from kbdenoise.devices import DeviceChoice, enough_memory, free_memory_bytes
 from kbdenoise.errors import SettingsError
@@ -25,11 +24,12 @@ from kbdenoise.inference.restoration import Restoration
 from kbdenoise.models.kba import engine, kernel_basis_attention
 from kbdenoise.models.layers import fold_scales
 from kbdenoise.notation import seconds as seconds_of
+from kbdenoise.presets import Preset
 from kbdenoise.progress import Progress, counting, silent
 from kbdenoise.runs.folder import create_run
-from kbdenoise.training.loop import optimise
 from kbdenoise.training.prepare import build_session, new_record
 from kbdenoise.training.session import Session
+from kbdenoise.training.step import take_step
 from kbdenoise.training.train import asked_filter, gathered
 
 _SHAPES = ((16, 256), (64, 128), (256, 64))  # channels and side of the operator's measurements
@@ -100,16 +100,17 @@ def bench(
             f"{asked} is a classical filter, which has no training steps to measure",
             hint="choose a network; `kbdenoise models` lists them",
         )
-    material, chosen = gathered(
+    material = gathered(
         name, data=data, preset=preset, config=config, given=given, progress=progress
     )
+    chosen = material.config
     advance = counting(progress, "measure")
     with (
         tempfile.TemporaryDirectory(prefix="kbdenoise-bench-") as folder,
         enough_memory("the measurement", hint="use a smaller --batch or --patch"),
     ):
         run = create_run(Path(folder), model=chosen.model.model, name="bench")
-        session = build_session(run, new_record(material), material, chosen)
+        session = build_session(run, new_record(material), material)
         loader_ms = _best_ms(_loading(session), each_s, material.device)
         advance(1, _TASKS)
         step_ms = _best_ms(_stepping(session), each_s, material.device)
@@ -119,7 +120,7 @@ def bench(
         advance(3, _TASKS)
         matrix, operator = _operator(each_s, material.device)
         advance(_TASKS, _TASKS)
-    steps = chosen.optimiser.steps
+    steps = session.last_step
     return BenchResult(
         contest=material.local.contest.slug,
         model=material.info.name,
@@ -149,7 +150,7 @@ def _loading(session: Session) -> Callable[[int], object]:
 
 def _stepping(session: Session) -> Callable[[int], object]:
     batch = session.sampler.batch(0)
-    return lambda step: optimise(session, batch)
+    return lambda step: take_step(session, batch, progress=silent)
 
 
 def _restoring(session: Session) -> Callable[[int], object]:

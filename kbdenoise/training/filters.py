@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kbdenoise.atomic import write_text
-from kbdenoise.config import TrainConfig, to_toml
+from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.splits import evenly
 from kbdenoise.devices import enough_memory, free_memory_bytes
@@ -33,6 +33,7 @@ from kbdenoise.inference.scoring import ImageScore, pooled, pooled_untouched, sc
 from kbdenoise.models.zoo import MODELS
 from kbdenoise.notation import parse_hyper, seconds
 from kbdenoise.progress import Advance, Fact, Note, Progress
+from kbdenoise.resolving import to_toml
 from kbdenoise.runs.folder import Run, RunRecord, Status, create_run, environment, now
 from kbdenoise.runs.history import COLUMNS, write_history
 from kbdenoise.training.interrupt import StopRequest
@@ -98,9 +99,7 @@ def train_filter(
     other settings of networks have no effect.
     """
     _check_settings(config)
-    clock = _Clock(
-        started=started, limit_s=seconds(config.optimiser.time_limit, name="--time-limit")
-    )
+    clock = _Clock(started=started, limit_s=seconds(config.length.time_limit, name="--time-limit"))
     pairs = open_pairs(local, config, progress)
     name = config.model.model
     progress(data_fact(pairs, config))

@@ -9,11 +9,13 @@ class StopRequest:
     """While entered, turns the first SIGINT or SIGTERM into `asked = True`.
 
     Notebook hosts send SIGTERM before they end a session. Outside the main thread Python allows
-    no signal handlers; then nothing is changed.
+    no signal handlers; then nothing is changed. With `patient` further signals change nothing:
+    `torchrun` passes on what the terminal has sent to every process already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
         self.asked = False
+        self.patient = patient
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -32,6 +34,6 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and not self.patient:
             raise KeyboardInterrupt
         self.asked = True

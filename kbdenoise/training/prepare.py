@@ -13,7 +13,7 @@ from kbdenoise.data.pairs import find_pairs
 from kbdenoise.data.patches import PatchSampler
 from kbdenoise.data.splits import Split, evenly, group_names, split_groups
 from kbdenoise.data.store import Store, open_store
-from kbdenoise.devices import DeviceChoice
+from kbdenoise.devices import DeviceChoice, suited
 from kbdenoise.errors import SettingsError
 from kbdenoise.imaging.files import to_float
 from kbdenoise.imaging.metrics import Metric, metric
@@ -25,8 +25,15 @@ from kbdenoise.models.zoo import find_model, named_size
 from kbdenoise.notation import parse_hyper
 from kbdenoise.progress import Fact, Progress, counting
 from kbdenoise.runs.folder import Run, RunRecord, environment, now, write_json
+from kbdenoise.team import ALONE, Team
+from kbdenoise.training.distributed import wrapped
 from kbdenoise.training.ema import WeightAverage
-from kbdenoise.training.session import Session
+from kbdenoise.training.memory import MemoryPlan, checkpoint_blocks, plan_memory, with_batch
+from kbdenoise.training.objective import make_objective
+from kbdenoise.training.optimisers import make_optimiser
+from kbdenoise.training.session import Session, rate_plan
+
+USUAL_PARTS = 10  # without --folds, one of so many parts of the pictures is held out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +59,10 @@ class Material:
     info: ModelInfo
     metric: Metric
     device: DeviceChoice
+    team: Team
+    memory: MemoryPlan
+    config: TrainConfig
+    """The settings, with the batch that was found where it was left to be found."""
     start: nn.Module | None
     """The network to start from, where there is one already."""
 
@@ -62,6 +73,7 @@ def gather(
     device: DeviceChoice,
     progress: Progress,
     *,
+    team: Team = ALONE,
     info: ModelInfo | None = None,
 ) -> Material:
     """Check model, patch and pairs, open the store and draw the split; nothing of a run yet.
@@ -76,7 +88,11 @@ def gather(
     info = info or _model_info(config, contest.channels)
     _check_parameters(info, config.model.max_params or contest.max_parameters)
     _check_patch(info, config.data.patch)
-    pairs = open_pairs(local, config, progress)
+    device = suited(device, model=info.name, fp16=info.fp16_autocast, bf16=info.bf16_autocast)
+    memory = plan_memory(info, config, device, processes=team.size)
+    config = with_batch(config, memory.batch)
+    _check_batch(config, team)
+    pairs = team.after_leader(lambda: open_pairs(local, config, progress))
     material = Material(
         local=local,
         store=pairs.store,
@@ -97,9 +113,12 @@ def gather(
         info=info,
         metric=pairs.metric,
         device=device,
+        team=team,
+        memory=memory,
+        config=config,
         start=start,
     )
-    for fact in _facts(material, config):
+    for fact in _facts(material):
         progress(fact)
     return material
 
@@ -114,8 +133,8 @@ def open_pairs(local: LocalContest, config: TrainConfig, progress: Progress) -> 
     groups = group_names(pairs, contest=contest, clean_checksums=store.clean_checksums)
     split = split_groups(
         groups,
-        folds=config.data.folds,
-        fold=config.data.fold,
+        folds=config.data.folds or USUAL_PARTS,
+        fold=max(0, config.data.fold),
         seed=config.data.seed,
         holdout=contest.holdout,
     )
@@ -183,8 +202,8 @@ def _check_patch(info: ModelInfo, patch: int) -> None:
 def data_fact(pairs: Pairs | Material, config: TrainConfig) -> Fact:
     """How many pairs there are, and which are held out."""
     split = pairs.split
-    fold = f"fold {config.data.fold} of {config.data.folds}"
-    if pairs.local.contest.holdout and config.data.fold == 0:
+    fold = f"fold {max(0, config.data.fold)} of {config.data.folds or USUAL_PARTS}"
+    if pairs.local.contest.holdout and config.data.fold <= 0:
         fold = "groups " + ", ".join(pairs.local.contest.holdout)
     held_out_groups = len({pairs.groups[i] for i in split.held_out})
     return Fact(
@@ -194,8 +213,8 @@ def data_fact(pairs: Pairs | Material, config: TrainConfig) -> Fact:
     )
 
 
-def _facts(material: Material, config: TrainConfig) -> list[Fact]:
-    info = material.info
+def _facts(material: Material) -> list[Fact]:
+    info, config = material.info, material.config
     return [
         data_fact(material, config),
         Fact(
@@ -203,8 +222,21 @@ def _facts(material: Material, config: TrainConfig) -> list[Fact]:
             text=f"{info.name}: {info.parameters:,} parameters, size multiple {info.multiple}"
             + (f", from {config.model.init}" if material.start is not None else ""),
         ),
-        Fact(label="device", text=material.device.text),
+        Fact(label="device", text=material.device.text + _team_text(material.team)),
+        Fact(label="memory", text=material.memory.text),
     ]
+
+
+def _team_text(team: Team) -> str:
+    return f"; {team.size} processes" if team.size > 1 else ""
+
+
+def _check_batch(config: TrainConfig, team: Team) -> None:
+    if config.data.batch < team.size:
+        raise SettingsError(
+            f"--batch {config.data.batch} is too small for {team.size} processes",
+            hint=f"use --batch {team.size} or more, or fewer processes",
+        )
 
 
 def write_split(run: Run, pairs: Pairs | Material) -> None:
@@ -220,16 +252,15 @@ def write_split(run: Run, pairs: Pairs | Material) -> None:
     )
 
 
-def new_session(run: Run, material: Material, config: TrainConfig) -> Session:
+def new_session(run: Run, material: Material) -> Session:
     """Write the run's fixed files and build the session with fresh weights."""
-    write_split(run, material)
-    record = replace(
-        new_record(material),
-        untouched_score=untouched_score(material, count=config.validation.val_images),
-    )
-    session = build_session(run, record, material, config)
-    run.write_record(record)
-    return session
+    record = new_record(material)
+    if material.team.leads:
+        untouched = untouched_score(material, count=material.config.validation.val_images)
+        record = replace(record, untouched_score=untouched)
+        write_split(run, material)
+        run.write_record(record)
+    return build_session(run, record, material)
 
 
 def new_record(material: Material) -> RunRecord:
@@ -248,43 +279,44 @@ def new_record(material: Material) -> RunRecord:
     )
 
 
-def build_session(run: Run, record: RunRecord, material: Material, config: TrainConfig) -> Session:
+def build_session(run: Run, record: RunRecord, material: Material) -> Session:
     """A session before its first step, its weights drawn by the seed or taken from a file."""
+    info, device, config = material.info, material.device, material.config
     torch.manual_seed(config.data.seed)
-    info, device = material.info, material.device
     model = material.start
     if model is None:
         model = build_model(info.name, channels=info.channels, **info.hyperparameters)
     model = laid_out(model.to(device.kind), name=info.name, device=device.kind).train()
-    return Session(
+    average = WeightAverage(model, decay=config.optimiser.ema)
+    if config.memory.checkpointing:
+        checkpoint_blocks(model)  # after the average was copied, which keeps its own forward
+    session = Session(
         run=run,
         record=record,
         config=config,
         metric=material.metric,
         device=device,
+        team=material.team,
         info=info,
         store=material.store,
         split=material.split,
         sampler=material.sampler,
         model=model,
-        average=WeightAverage(model, decay=config.optimiser.ema),
-        optimiser=_optimiser(model, config),
+        network=wrapped(model, team=material.team, device=device),
+        average=average,
+        objective=make_objective(
+            config.optimiser.loss,
+            channels=info.channels,
+            patch=config.data.patch,
+            perceptual_weights=config.optimiser.perceptual_weights,
+            device=device.kind,
+        ),
+        optimiser=make_optimiser(model, config.optimiser),
         scaler=torch.amp.GradScaler(device.kind, enabled=device.autocast == "float16"),
+        plan=rate_plan(config),
     )
-
-
-def _optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; biases, norms and per-channel scales are not decayed."""
-    decayed = [p for p in model.parameters() if p.squeeze().ndim > 1]
-    free = [p for p in model.parameters() if p.squeeze().ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": config.optimiser.weight_decay},
-            {"params": free, "weight_decay": 0.0},
-        ],
-        lr=config.optimiser.lr,
-        betas=(0.9, config.optimiser.beta2),
-    )
+    session.now.pieces = material.memory.pieces
+    return session
 
 
 def untouched_score(pairs: Pairs | Material, *, count: int = 0) -> float:

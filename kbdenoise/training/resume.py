@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kbdenoise.config import CHANGEABLE, TrainConfig, read_settings, resolve, section_of
+from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import open_contest
 from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError, SettingsError
@@ -12,10 +12,14 @@ from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.models.build import describe_model
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import read_card
+from kbdenoise.presets import CHANGEABLE
 from kbdenoise.progress import Progress
+from kbdenoise.resolving import read_settings, resolve, section_of
 from kbdenoise.runs.folder import Run, RunRecord, find_run, read_json
+from kbdenoise.team import ALONE, Team
 from kbdenoise.training.prepare import Material, build_session, gather
-from kbdenoise.training.session import Session, load
+from kbdenoise.training.session import Session
+from kbdenoise.training.state import load
 
 
 def resumed_session(
@@ -26,6 +30,7 @@ def resumed_session(
     data: Path,
     runs: Path,
     progress: Progress,
+    team: Team = ALONE,
 ) -> Session:
     """The session of an earlier run as it was at its last save.
 
@@ -44,16 +49,19 @@ def resumed_session(
     chosen = resolve(before, ("settings", given))
     _check_changes(before, chosen, given, run)
     device = choose_device(
-        chosen.device.device, amp=chosen.device.amp, threads=chosen.device.threads
+        chosen.device.device, precision=chosen.device.precision, threads=chosen.device.threads
     )
     folder = Path(record.contest_folder)
     if name is None and not folder.is_dir():
         name = record.contest  # the whole project has moved: look where contests usually lie
     local = open_contest(name, data=data) if name else open_contest(folder, data=folder.parent)
-    material = gather(local, chosen, device, progress, info=_model_of(run))
+    material = gather(local, chosen, device, progress, team=team, info=_model_of(run))
     _check_same_data(run, record, material)
-    session = build_session(run, record, material, chosen)
-    load(session)
+    session = build_session(run, record, material)
+    pieces = session.now.pieces
+    load(session, run.state_file)
+    # What memory ran out for stays in pieces, unless the person or this device wants more of them.
+    session.now.pieces = chosen.memory.accumulate or max(pieces, session.now.pieces)
     _check_something_left(session)
     return session
 
@@ -101,15 +109,16 @@ def _check_same_data(run: Run, record: RunRecord, material: Material) -> None:
 
 
 def _check_something_left(session: Session) -> None:
-    steps, limit = session.config.optimiser.steps, session.config.optimiser.time_limit
-    if session.validated_step < session.step:
+    steps, limit = session.last_step, session.config.length.time_limit
+    now = session.now
+    if session.validated_step < now.step:
         return  # stopped in its last validation
-    if session.step >= steps:
+    if now.step >= steps:
         raise SettingsError(
             f"the run {session.run.name} has done all its {steps:,} steps",
             hint=f"to train on, give it more: --resume {session.run.name} --steps {2 * steps}",
         )
-    if session.time_limit_s and session.elapsed_s >= session.time_limit_s - session.reserve_s:
+    if session.time_limit_s and now.elapsed_s >= session.time_limit_s - session.reserve_s:
         raise SettingsError(
             f"the run {session.run.name} has used up its --time-limit {limit}, which counts all "
             "its sittings",

@@ -8,24 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from kbdenoise.atomic import write_text
-from kbdenoise.config import (
-    PRESETS,
-    TUNED,
-    ModelSettings,
-    Preset,
-    TrainConfig,
-    read_settings,
-    resolve,
-    section_of,
-    to_toml,
-)
+from kbdenoise.config import ModelSettings, TrainConfig
 from kbdenoise.contests.contest import open_contest
 from kbdenoise.devices import DeviceChoice, choose_device, enough_memory
 from kbdenoise.errors import KbdenoiseError, SettingsError, nearest
 from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.inference.filters import filter_device
+from kbdenoise.presets import PRESETS, Preset, tuned
 from kbdenoise.progress import Fact, Progress, silent
-from kbdenoise.runs.folder import Status, create_run
+from kbdenoise.resolving import read_settings, resolve, section_of, to_toml
+from kbdenoise.runs.folder import Run, Status, create_run
+from kbdenoise.team import ALONE, Team, broken_team, is_broken_team, joined
 from kbdenoise.training.filters import is_filter, train_filter
 from kbdenoise.training.interrupt import StopRequest
 from kbdenoise.training.loop import run_steps
@@ -60,17 +53,20 @@ def train(
     """
     started = time.monotonic()
     given = {key: value for key, value in settings.items() if value is not None}
-    if resume is not None:
-        if config is not None or run_name or preset != "standard":
-            raise SettingsError(
-                "--resume takes its settings and its name from the run",
-                hint="leave out --config, --preset and --name",
+    if resume is not None and (config is not None or run_name or preset != "standard"):
+        raise SettingsError(
+            "--resume takes its settings and its name from the run",
+            hint="leave out --config, --preset and --name",
+        )
+    with joined() as team:
+        progress = progress if team.leads else silent
+        if resume is not None:
+            session = resumed_session(
+                resume, given, name=name, data=data, runs=runs, progress=progress, team=team
             )
-        session = resumed_session(resume, given, name=name, data=data, runs=runs, progress=progress)
-        if dry_run:
-            return _result(session, "dry run")
-    else:
-        if asked_filter(config, given):
+            if dry_run:
+                return _result(session, "dry run")
+        elif asked_filter(config, given):
             chosen = effective_settings(preset, filter_device().kind, config, given)
             return train_filter(
                 open_contest(name, data=data),
@@ -81,16 +77,24 @@ def train(
                 started=started,
                 progress=progress,
             )
-        material, chosen = gathered(
-            name, data=data, preset=preset, config=config, given=given, progress=progress
-        )
-        if dry_run:
-            return _dry_result(material)
-        run = create_run(runs, model=chosen.model.model, name=run_name)
-        session = new_session(run, material, chosen)
-    session.elapsed_s += time.monotonic() - started
-    progress(Fact(label="run", text=str(session.run.path)))
-    return _result(session, _run(session, progress))
+        else:
+            material = gathered(
+                name,
+                data=data,
+                preset=preset,
+                config=config,
+                given=given,
+                progress=progress,
+                team=team,
+            )
+            if dry_run:
+                return _dry_result(material)
+            model = material.config.model.model
+            path = create_run(runs, model=model, name=run_name).path if team.leads else Path()
+            session = new_session(Run(path=team.told(path)), material)
+        session.now.elapsed_s += team.told(time.monotonic() - started)
+        progress(Fact(label="run", text=str(session.run.path)))
+        return _result(session, _run(session, progress))
 
 
 def gathered(
@@ -101,27 +105,35 @@ def gathered(
     config: Path | None,
     given: Mapping[str, Any],
     progress: Progress,
-) -> tuple[Material, TrainConfig]:
-    """What a network's training would start from, and its settings; nothing of a run yet."""
+    team: Team = ALONE,
+) -> Material:
+    """What a network's training would start from, its settings chosen; nothing of a run yet."""
     device = _device(given, config)
     chosen = effective_settings(preset, device.kind, config, given)
-    return gather(open_contest(name, data=data), chosen, device, progress), chosen
+    return gather(open_contest(name, data=data), chosen, device, progress, team=team)
 
 
 def _run(session: Session, progress: Progress) -> str:
     """Train, and leave the true status behind however it ends."""
-    write_text(session.run.config_file, to_toml(session.config))
     session.record = replace(session.record, status="running", device=session.device.text)
-    session.run.write_record(session.record)
+    if session.team.leads:
+        write_text(session.run.config_file, to_toml(session.config))
+        session.run.write_record(session.record)
     hint = "use a smaller --batch or --patch, or a smaller --size or --width"
     try:
-        with StopRequest() as request, enough_memory("training", hint=hint):
+        with (
+            StopRequest(patient=session.team.size > 1) as request,
+            enough_memory("training", hint=hint),
+        ):
             return run_steps(session, asked_to_stop=lambda: request.asked, progress=progress)
     except BaseException as error:
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         failed = replace(session.record, status=status, stopped_by=type(error).__name__)
-        with contextlib.suppress(KbdenoiseError, OSError):
-            session.run.write_record(failed)
+        if session.team.leads:
+            with contextlib.suppress(KbdenoiseError, OSError):
+                session.run.write_record(failed)
+        if session.team.size > 1 and isinstance(error, RuntimeError) and is_broken_team(error):
+            raise broken_team() from error
         raise
 
 
@@ -141,11 +153,7 @@ def effective_settings(
     return resolve(
         TrainConfig(),
         (f"preset {preset}", layer),
-        # Behind a tone stage a model learns as it does alone.
-        (
-            f"settings for {named['model']}",
-            TUNED.get(str(named["model"]).removeprefix("tone+"), {}),
-        ),
+        (f"settings for {named['model']}", tuned(str(named["model"]), preset=preset)),
         (str(config), from_file),
         ("settings", given),
         ("--init", start),
@@ -185,7 +193,7 @@ def _device(given: Mapping[str, Any], config: Path | None) -> DeviceChoice:
     known = section_of(TrainConfig)
     asked = {k: v for k, v in {**_from_file(config), **given}.items() if known.get(k) == "device"}
     settings = resolve(TrainConfig(), ("settings", asked)).device
-    return choose_device(settings.device, amp=settings.amp, threads=settings.threads)
+    return choose_device(settings.device, precision=settings.precision, threads=settings.threads)
 
 
 def _dry_result(material: Material) -> TrainResult:
@@ -211,10 +219,10 @@ def _result(session: Session, stopped_by: str) -> TrainResult:
         run=session.run.path,
         metric=session.metric.name,
         unit=session.metric.unit,
-        best_score=session.best_score,
-        best_step=session.best_step,
+        best_score=session.now.best_score,
+        best_step=session.now.best_step,
         untouched_score=_number(session.record.untouched_score),
-        steps=session.step,
-        seconds=session.elapsed_s,
+        steps=session.now.step,
+        seconds=session.now.elapsed_s,
         stopped_by=stopped_by,
     )

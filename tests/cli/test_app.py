@@ -157,7 +157,8 @@ def test_the_version_is_that_of_the_package(capsys: Captured) -> None:
         (
             ["train", "--preset", "qick"],
             "error: Invalid value for '--preset': 'qick' is not one of 'quick', 'standard', "
-            "'best'.\n hint: kbdenoise train --help shows what there is\n",
+            "'best', 'deck-dncnn', 'deck-srresnet', 'deck-unet', 'deck-kbnet-1', "
+            "'deck-kbnet-final'.\n hint: kbdenoise train --help shows what there is\n",
         ),
         (
             ["runs", "--json", "list"],
@@ -181,6 +182,7 @@ def test_a_wrong_request_is_answered_with_the_nearest_right_one(
         ["train", "--patch", "3"],
         ["train", "--patch", "many"],
         ["train", "--warmup", "0.95"],
+        ["train", "--folds", "1"],
         ["train", "--device", "tpu"],
         ["train", "one", "two"],
         ["fetch"],

@@ -316,7 +316,9 @@ def test_only_what_was_given_reaches_the_library(
 ) -> None:
     seen = train_gives(RESULT)
 
-    main(["train", "demo", "--patch", "96", "--no-amp", "--resume", "last", "--name", "a"])
+    main(
+        ["train", "demo", "--patch", "96", "--precision", "fp32", "--resume", "last", "--name", "a"]
+    )
 
     assert seen == {
         "name": "demo",
@@ -328,7 +330,7 @@ def test_only_what_was_given_reaches_the_library(
         "run_name": "a",
         "dry_run": False,
         "patch": 96,
-        "amp": False,
+        "precision": "fp32",
     }
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from kbdenoise.cli.app import main
-from kbdenoise.config import TrainConfig, resolve
+from kbdenoise.config import TrainConfig
 from kbdenoise.errors import SettingsError
 from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.models.build import describe_model
 from kbdenoise.models.widest import parameters_of
 from kbdenoise.models.zoo import MODELS, named_size
 from kbdenoise.notation import parameter_count
+from kbdenoise.resolving import resolve
 
 Captured = pytest.CaptureFixture[str]
 

@@ -12,11 +12,13 @@ import torch
 from kbdenoise.cli import complete
 from kbdenoise.cli.app import main
 from kbdenoise.cli.options import DATA, RUNS, SUBMISSIONS, option_name
-from kbdenoise.config import PRESETS, PredictConfig, TrainConfig, section_of
+from kbdenoise.config import PredictConfig, TrainConfig
 from kbdenoise.contests.catalogue import CONTESTS
 from kbdenoise.imaging.classical.summaries import SUMMARIES
 from kbdenoise.models.build import build_model
 from kbdenoise.models.zoo import MODELS
+from kbdenoise.presets import PRESETS
+from kbdenoise.resolving import section_of
 
 Captured = pytest.CaptureFixture[str]
 Complete = Any
@@ -77,6 +79,8 @@ def another(kind: Any, field: Any) -> Any:
     """A value that is not the default."""
     if kind is bool:
         return not field.default
+    if field.name in ("folds", "epochs"):
+        return {"folds": 5, "epochs": 0.0}[field.name]
     if kind in (int, float):
         return field.default + 1 if kind is int else 0.9 * field.default
     if get_origin(kind) is not None:
@@ -85,6 +89,10 @@ def another(kind: Any, field: Any) -> Any:
         "model": "dncnn",
         "size": "blind",
         "hyper": "depth=3",
+        "loss": "l1 + 0.5*mean-luma",
+        "warmup": "7 epochs",
+        "lr_length": "60 epochs",
+        "lr_every": "500 steps",
         "init": str(Path("start.pth").resolve()),
     }.get(field.name, "90m")
 
@@ -217,7 +225,7 @@ def places() -> None:
         ("kbdenoise tr", ["train"]),
         ("kbdenoise train --mod", ["--model"]),
         ("kbdenoise train --model k", ["kbnet-s", "kbnet-l"]),
-        ("kbdenoise train --preset ", ["quick", "standard", "best"]),
+        ("kbdenoise train --preset ", list(PRESETS)),
         ("kbdenoise train --device ", ["auto", "cuda", "mps", "cpu"]),
         ("kbdenoise train ", ["demo", "my-contest"]),
         ("kbdenoise inspect my", ["my-contest"]),

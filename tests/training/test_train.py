@@ -32,6 +32,7 @@ TINY: dict[str, Any] = {
     "steps": 12,
     "val_every": 5,
     "folds": 4,
+    "fold": 0,
     "device": "cpu",
     "threads": 1,
 }
@@ -175,15 +176,15 @@ def test_the_time_limit_includes_the_last_validation(contest: LocalContest, tmp_
 def test_a_validation_too_long_for_the_limit_scores_fewer_pictures_and_says_so(
     contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kbdenoise.training import loop
+    from kbdenoise.training import validation
 
-    quick, said = loop._restore, []
+    quick, said = validation.restoring, []
 
-    def slow(session: Any) -> Any:
-        restore = quick(session)
+    def slow(session: Any, model: Any) -> Any:
+        restore = quick(session, model)
         return lambda images: (restored for restored in restore(images) if not time.sleep(2.0))
 
-    monkeypatch.setattr(loop, "_restore", slow)
+    monkeypatch.setattr(validation, "restoring", slow)
 
     def progress(event: Event) -> None:
         if isinstance(event, Note):
@@ -192,7 +193,10 @@ def test_a_validation_too_long_for_the_limit_scores_fewer_pictures_and_says_so(
     limits = {"time_limit": "8s", "steps": 10**6, "val_every": 10**6}
     started = time.monotonic()
     train(
-        contest.folder, runs=tmp_path / "runs", progress=progress, **(TINY | {"folds": 2} | limits)
+        contest.folder,
+        runs=tmp_path / "runs",
+        progress=progress,
+        **(TINY | {"folds": 2, "val_raw": False} | limits),
     )
 
     assert any("1 of 4 pictures" in text for text in said)
@@ -222,7 +226,7 @@ def test_the_whole_page_is_what_a_model_that_sees_it_is_trained_with(
     noted: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def note(page: torch.Tensor, noisy: torch.Tensor) -> None:
-        if noisy.shape == (2, 3, 16, 16):  # a batch of training patches
+        if noisy.shape == (2, 3, 16, 16) and not noisy.is_meta:  # a batch of training patches
             noted.append((page, noisy))
 
     monkeypatch.setattr(tone, "_check_page", note)
@@ -321,7 +325,10 @@ def test_training_that_diverges_stops_and_says_so(
 ) -> None:
     from kbdenoise.training import losses
 
-    monkeypatch.setitem(losses.LOSSES, "mse", lambda restored, clean: restored.mean() * math.nan)
+    def no_number(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        return restored.mean(dim=(1, 2, 3)) * math.nan
+
+    monkeypatch.setitem(losses.LOSSES, "mse", no_number)  # type: ignore[index]
 
     with pytest.raises(DataError, match="diverged") as caught:
         train_tiny(contest, tmp_path / "runs", loss="mse", steps=100, val_every=1000)
@@ -434,10 +441,10 @@ def test_a_contest_that_was_moved_can_be_named_on_resuming(
 def test_a_run_that_fails_is_not_left_as_running(
     contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_much(*_: object) -> None:
+    def too_much(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
 
-    monkeypatch.setattr("kbdenoise.training.loop.optimise", too_much)
+    monkeypatch.setattr("kbdenoise.training.loop.take_step", too_much)
 
     with pytest.raises(DataError, match="does not fit into the memory") as caught:
         train_tiny(contest, tmp_path / "runs")
@@ -470,11 +477,11 @@ def test_a_run_killed_before_its_first_step_can_be_resumed(
 ) -> None:
     whole = train_tiny(contest, tmp_path / "whole")
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("kbdenoise.training.loop.optimise", killed)
+        patch.setattr("kbdenoise.training.loop.take_step", killed)
         with pytest.raises(KeyboardInterrupt):
             train_tiny(contest, tmp_path / "cut")
     resumed = train(resume="last", runs=tmp_path / "cut")
@@ -529,7 +536,7 @@ def test_a_step_that_overflows_leaves_weights_and_statistics_alone(
         factor = math.inf if next(calls) % 2 else 1.0
         return images._replace(noisy=images.noisy * factor)
 
-    monkeypatch.setattr("kbdenoise.training.loop.to_images", poisoned)
+    monkeypatch.setattr("kbdenoise.training.step.to_images", poisoned)
 
     result = train_tiny(contest, tmp_path / "runs", model="dncnn", steps=8, val_every=8)
 
@@ -542,28 +549,29 @@ def test_a_loss_scale_too_large_skips_steps_until_it_has_fallen(
     contest: LocalContest, tmp_path: Path
 ) -> None:
     """The path of fp16 on a GPU, walked on the CPU."""
-    from kbdenoise.config import TrainConfig, resolve
+    from kbdenoise.config import TrainConfig
     from kbdenoise.devices import DeviceChoice
+    from kbdenoise.resolving import resolve
     from kbdenoise.runs.folder import create_run
     from kbdenoise.training.loop import run_steps
     from kbdenoise.training.prepare import gather, new_session
-    from kbdenoise.training.session import load, save
+    from kbdenoise.training.state import load, save
 
     half = DeviceChoice(kind="cpu", reason="test", autocast="float16", precision_reason="test")
     config = resolve(TrainConfig(), ("test", TINY | {"steps": 30, "val_every": 30}))
     material = gather(contest, config, half, lambda event: None)
-    session = new_session(create_run(tmp_path, model="unet", name="half"), material, config)
+    session = new_session(create_run(tmp_path, model="unet", name="half"), material)
     session.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=2.0**40)
 
     run_steps(session, asked_to_stop=lambda: False, progress=lambda event: None)
 
-    assert 0 < session.skipped_steps < 30
+    assert 0 < session.now.skipped_steps < 30
     assert session.scaler.get_scale() < 2.0**40
-    assert math.isfinite(session.mean_loss)
+    assert math.isfinite(session.now.mean_loss)
     scale = session.scaler.get_scale()
     save(session)
     session.scaler = torch.amp.GradScaler("cpu", enabled=True)
-    load(session)
+    load(session, session.run.state_file)
     assert session.scaler.get_scale() == scale
 
 

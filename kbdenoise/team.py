@@ -1,0 +1,156 @@
+"""Processes that train or predict together: who leads, and what they tell each other.
+
+`torchrun` starts them and tells each one its place by environment variables. One process alone is
+a team too, and then nothing here costs anything. What is told goes over the host (gloo); gradients
+go from GPU to GPU (NCCL) where there are GPUs.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from kbdenoise.errors import KbdenoiseError, SettingsError
+
+Value = TypeVar("Value")
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class TeamBrokenError(KbdenoiseError):
+    """Another process of the team has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Team:
+    """This process among those that work together. All of them make the same calls in order."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks to the person."""
+        return self.rank == 0
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """(rank, size): of many things this process does number rank, rank + size, ..."""
+        return self.rank, self.size
+
+    def total(self, values: list[float]) -> list[float]:
+        """The sums over all processes, one a position; the same on every process."""
+        if self.size == 1:
+            return values
+        import torch
+        import torch.distributed as dist
+
+        sums = torch.tensor(values, dtype=torch.float64)
+        with _together():
+            dist.all_reduce(sums)
+        return sums.tolist()
+
+    def gather(self, mine: Value) -> list[Value]:
+        """What every process has, by rank; the same on every process."""
+        if self.size == 1:
+            return [mine]
+        import torch.distributed as dist
+
+        everyone: list[Any] = [None] * self.size
+        with _together():
+            dist.all_gather_object(everyone, mine)
+        return everyone
+
+    def told(self, value: Value) -> Value:
+        """What the leader has, on every process."""
+        if self.size == 1:
+            return value
+        import torch.distributed as dist
+
+        box = [value]
+        with _together():
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def after_leader(self, work: Callable[[], Value]) -> Value:
+        """Do work that leaves files behind: first the leader, then, when it is done, the others."""
+        if self.size == 1:
+            return work()
+        import torch.distributed as dist
+
+        made = work() if self.leads else None
+        with _together():
+            dist.barrier()
+        return made if made is not None else work()
+
+
+ALONE = Team()
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Team]:
+    """The team that `torchrun` has started, or this process alone, for the time of the context.
+
+    With GPUs, this process takes the one of its local rank. Raises SettingsError where the
+    environment tells half a team, or a machine has fewer GPUs than processes.
+    """
+    import torch.distributed as dist
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        yield ALONE
+        return
+    if dist.is_initialized():  # a person's own program has joined before
+        yield Team(rank=dist.get_rank(), size=dist.get_world_size())
+        return
+    missing = [name for name in _VARIABLES if name not in os.environ]
+    if missing:
+        raise SettingsError(
+            f"this process was started as one of {os.environ['WORLD_SIZE']}, but "
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
+            hint="start it with torchrun: torchrun --nproc-per-node=2 -m kbdenoise train ...",
+        )
+    dist.init_process_group(_backend(int(os.environ["LOCAL_RANK"])))
+    try:
+        yield Team(rank=dist.get_rank(), size=dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def _backend(local_rank: int) -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "gloo"
+    if local_rank >= torch.cuda.device_count():
+        raise SettingsError(
+            f"process {local_rank} of this machine has no GPU of its own: there are "
+            f"{torch.cuda.device_count()}",
+            hint=f"use --nproc-per-node={torch.cuda.device_count()}",
+        )
+    torch.cuda.set_device(local_rank)
+    return "cpu:gloo,cuda:nccl"
+
+
+def is_broken_team(error: RuntimeError) -> bool:
+    """Whether torch means by this error that another process is no longer there."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
+    return any(word in str(error) for word in words)
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, KbdenoiseError):
+            raise
+        raise broken_team() from error
+
+
+def broken_team() -> TeamBrokenError:
+    """What the processes that are left say."""
+    return TeamBrokenError(
+        "another process of this training has ended, so that the others cannot go on",
+        hint="its own message is above; mend that, then: kbdenoise train --resume last",
+    )

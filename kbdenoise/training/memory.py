@@ -1,0 +1,192 @@
+"""What training needs of memory: told beforehand, planned with, and made less.
+
+The estimate is `models.memory`'s, which follows every tensor of a step without spending any memory.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from kbdenoise.config import TrainConfig
+from kbdenoise.devices import DeviceChoice, free_memory_bytes
+from kbdenoise.errors import NoMemoryError
+from kbdenoise.models.build import build_model
+from kbdenoise.models.memory import training_memory
+from kbdenoise.models.spec import ModelInfo
+from kbdenoise.models.tone import ToneThen
+
+_USABLE = 0.85  # of the free memory: estimates leave out workspaces and fragments
+_LARGEST_BATCH = 64  # that `--batch auto` takes; larger ones learn no faster a patch
+_LONGEST_SEGMENT = 6  # layers in a row that are checkpointed together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """How large a batch is, in how many pieces each process takes its share, and why."""
+
+    batch: int
+    pieces: int
+    needed_bytes: float
+    """Of one process, at the moment when it is most."""
+    free_bytes: float
+
+    @property
+    def text(self) -> str:
+        """One line for the screen."""
+        parts = f"in {self.pieces} pieces" if self.pieces > 1 else "at once"
+        return (
+            f"about {self.needed_bytes / 2**30:.2g} of {self.free_bytes / 2**30:.3g} GiB free, "
+            f"for a batch of {self.batch} {parts}"
+        )
+
+
+def plan_memory(
+    info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, processes: int = 1
+) -> MemoryPlan:
+    """Choose batch and pieces, where the settings leave them open, for the memory that is free.
+
+    A batch of 0 becomes the largest power of two, up to 64 a process, that fits at once. Raises
+    NoMemoryError where not even one patch fits, unless the pieces are given.
+    """
+    free, one, more = float(free_memory_bytes(device)), *_needs(info, config, device)
+    if device.kind == "cpu":
+        free /= processes  # they share the machine's
+    each = max(1.0, more - one)  # bytes of one patch beside others
+    fitting = 1 + math.floor((free * _USABLE - one) / each)
+    given = config.memory.accumulate
+    if fitting < 1 and not given:
+        raise NoMemoryError(
+            f"a training step of {info.name} on one patch of {config.data.patch} px takes about "
+            f"{one / 2**30:.2g} GiB, but {free / 2**30:.2g} GiB are free",
+            hint="use --checkpointing, a smaller --patch, or a smaller --size or --width; or "
+            "--accumulate with any number to try it all the same",
+        )
+    batch = config.data.batch or processes * 2 ** int(
+        math.log2(min(max(fitting, 1), _LARGEST_BATCH))
+    )
+    share = -(-batch // processes)
+    pieces = min(given or -(-share // max(fitting, 1)), share)
+    return MemoryPlan(
+        batch=batch,
+        pieces=pieces,
+        needed_bytes=one + (-(-share // pieces) - 1) * each,
+        free_bytes=free,
+    )
+
+
+def with_batch(config: TrainConfig, batch: int) -> TrainConfig:
+    """The settings with the batch that was found."""
+    return replace(config, data=replace(config.data, batch=batch))
+
+
+def checkpoint_blocks(model: nn.Module) -> None:
+    """Let a model's blocks keep their inputs only and compute the rest again going backward.
+
+    Results and gradients stay what they are, to the last bit. Source: Chen et al., 'Training Deep
+    Nets with Sublinear Memory Cost', 2016 (arXiv:1604.06174).
+    """
+    for block in _blocks(model):
+        parts = [partial(_checkpointed, part, part.forward) for part in _segments(block)]
+        block.forward = partial(_in_turn, parts)  # type: ignore[method-assign]
+
+
+def _needs(info: ModelInfo, config: TrainConfig, device: DeviceChoice) -> tuple[float, float]:
+    """Bytes of training on one patch, and on two."""
+    totals = []
+    for batch in (1, 2):
+        with torch.device("meta"):
+            model = build_model(info.name, channels=info.channels, **info.hyperparameters)
+        if config.memory.checkpointing:
+            checkpoint_blocks(model)
+        memory = training_memory(
+            model,
+            channels=info.channels,
+            patch=config.data.patch,
+            batch=batch,
+            amp=bool(device.autocast),
+            average=bool(config.optimiser.ema),
+        )
+        totals.append(float(memory.total_bytes))
+    return totals[0], totals[1]
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The parts that a network is a row of: residual blocks and the like, not single layers."""
+    if isinstance(module, ToneThen):
+        yield from _blocks(module.restorer)
+        return
+    for child in module.children():
+        rows = isinstance(child, nn.ModuleList) or (
+            isinstance(child, nn.Sequential) and any(_is_composite(part) for part in child)
+        )
+        if rows:
+            yield from _blocks(child)
+        elif _is_composite(child):
+            yield child
+
+
+def _is_composite(module: nn.Module) -> bool:
+    return next(module.children(), None) is not None
+
+
+def _segments(block: nn.Module) -> list[nn.Module]:
+    """The block itself or, of a long row of layers, parts that each begin with a convolution.
+
+    An activation that works in place would change what the part before it has kept.
+    """
+    if not isinstance(block, nn.Sequential) or len(block) <= _LONGEST_SEGMENT:
+        return [block]
+    rows: list[list[nn.Module]] = [[]]
+    for layer in block:
+        if isinstance(layer, nn.Conv2d) and len(rows[-1]) >= _LONGEST_SEGMENT:
+            rows.append([])
+        rows[-1].append(layer)
+    return [nn.Sequential(*row) for row in rows]
+
+
+def _in_turn(parts: Sequence[Callable[..., Any]], *inputs: Tensor) -> Any:
+    out = parts[0](*inputs)
+    for part in parts[1:]:
+        out = part(out)
+    return out
+
+
+def _checkpointed(module: nn.Module, forward: Any, *inputs: Tensor) -> Any:
+    if not (module.training and torch.is_grad_enabled()):
+        return forward(*inputs)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, module))
+
+
+def _contexts(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    return nullcontext(), _Frozen(module)
+
+
+class _Frozen:
+    """While a block is computed again, its batch norms do not count the batch a second time."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        self._momenta: list[float | None] = []
+
+    def __enter__(self) -> None:
+        self._momenta = [norm.momentum for norm in self._norms]
+        self._counts = [
+            None if n.num_batches_tracked is None else n.num_batches_tracked.clone()
+            for n in self._norms
+        ]
+        for norm in self._norms:
+            norm.momentum = 0.0
+
+    def __exit__(self, *error: object) -> None:
+        for norm, momentum, count in zip(self._norms, self._momenta, self._counts, strict=True):
+            norm.momentum = momentum
+            if count is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(count)

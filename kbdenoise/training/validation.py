@@ -1,0 +1,144 @@
+"""Scores of a run on whole held-out pictures, and which weights are kept for them."""
+
+import contextlib
+import math
+import time
+from typing import NamedTuple
+
+from torch import nn
+
+from kbdenoise.devices import free_memory_bytes
+from kbdenoise.errors import DataError, NotFiniteError
+from kbdenoise.inference.engines import TorchRestorer
+from kbdenoise.inference.restoration import Restoration
+from kbdenoise.inference.scoring import ImageScore, RestoreImages, pooled, score_pictures
+from kbdenoise.models.weights import save_weights
+from kbdenoise.progress import Advance, Note, Progress
+from kbdenoise.training.session import Session, card
+
+
+class Validation(NamedTuple):
+    """What one validation found, in the contest metric's unit."""
+
+    averaged: float
+    """The score of the averaged weights, or of the raw ones where none are averaged.
+
+    NaN where either answer with NaN or infinity.
+    """
+    raw: float
+    """NaN where they were not scored."""
+    psnr_db: float
+    """Mean over the pictures, with the weights that scored better."""
+
+
+_NO_NUMBERS = Validation(math.nan, math.nan, math.nan)
+
+
+def validate(session: Session, *, progress: Progress) -> Validation:
+    """Score the weights on whole held-out pictures; keep them if they are the best so far.
+
+    Processes divide the pictures. The best weights that cannot be written are not counted as best.
+    """
+    started = time.monotonic()
+    rows = _scored(session, session.average.model, progress)
+    if not rows:
+        return _NO_NUMBERS
+    score = pooled(rows, session.metric)
+    which, model = "averaged" if session.average.decay else "raw", session.average.model
+    found = Validation(score, math.nan if session.average.decay else score, _mean_psnr(rows))
+    if session.average.decay and session.config.validation.val_raw:
+        raw_rows = _scored(session, session.model, progress)
+        if not raw_rows:
+            return _NO_NUMBERS
+        raw = pooled(raw_rows, session.metric)
+        found = Validation(score, raw, found.psnr_db)
+        if session.metric.better(raw, score):
+            which, model, score = "raw", session.model, raw
+            found = Validation(found.averaged, raw, _mean_psnr(raw_rows))
+    session.network.train()
+    best = session.now.best_score
+    is_best = not math.isfinite(best) or session.metric.better(score, best)
+    if is_best and _kept(session, model, which, progress):
+        session.now.best_score, session.now.best_step = score, session.now.step
+        session.now.best_weights = which
+    session.now.validation_s = session.team.told(time.monotonic() - started)
+    values = {session.metric.name: score, "psnr_db": found.psnr_db}
+    if session.average.decay and math.isfinite(found.raw):
+        values |= {"averaged": found.averaged, "raw": found.raw}
+    text = f"validation at step {session.now.step:,}"
+    progress(Note(text=text, values=values | {"best": "yes" if is_best else "no"}))
+    return found
+
+
+def plan_validation(session: Session, progress: Progress) -> None:
+    """Time one picture; where all would take over a third of the limit, score fewer, and say so."""
+    started = time.monotonic()
+    score_pictures(
+        restoring(session, session.average.model),
+        session.store,
+        session.validated[:1],
+        metric=session.metric,
+        with_ssim=False,
+    )
+    session.network.train()
+    twice = bool(session.average.decay and session.config.validation.val_raw)
+    picture_s = (time.monotonic() - started) * (1 + twice) / session.team.size
+    picture_s, wanted = session.team.told(picture_s), len(session.validated)
+    affordable = max(1, int(session.time_limit_s / 3 / picture_s))
+    if affordable < wanted:
+        session.now.affordable_pictures = affordable
+        text = f"validations score {affordable} of {wanted} pictures: the time limit allows no more"
+        progress(Note(text=text))
+    session.now.validation_s = picture_s * len(session.validated)
+
+
+def restoring(session: Session, model: nn.Module) -> RestoreImages:
+    """Restores pictures with some weights of the run."""
+    restorer = TorchRestorer(model, info=session.info, device=session.device)
+    return Restoration(restorer, memory_bytes=free_memory_bytes(session.device)).images
+
+
+def _scored(session: Session, model: nn.Module, progress: Progress) -> list[ImageScore]:
+    """Scores of all validated pictures, of which this process restores its share.
+
+    None at all where any answer is not finite.
+    """
+    rank, size = session.team.share
+    mine = session.validated[rank::size]
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        progress(Advance(task="validate", done=done, total=len(mine)))
+
+    rows: list[ImageScore] | None = None
+    with contextlib.suppress(NotFiniteError):
+        rows = score_pictures(
+            restoring(session, model),
+            session.store,
+            mine,
+            metric=session.metric,
+            with_ssim=False,
+            after_each=count,
+        )
+    shares = [share for share in session.team.gather(rows) if share is not None]
+    if len(shares) < size:
+        return []
+    return [shares[i % size][i // size] for i in range(len(session.validated))]
+
+
+def _kept(session: Session, model: nn.Module, which: str, progress: Progress) -> bool:
+    """Whether the leader could write the best weights."""
+    written = True
+    if session.team.leads:
+        try:
+            save_weights(session.run.best, model, card=card(session, weights=which))
+        except DataError as error:
+            progress(Note(text=f"the best weights so far are not kept: {error.message}"))
+            written = False
+    return session.team.told(written)
+
+
+def _mean_psnr(rows: list[ImageScore]) -> float:
+    return sum(row.psnr_db for row in rows) / len(rows)

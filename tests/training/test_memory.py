@@ -1,0 +1,228 @@
+"""Memory of training: planned, divided into pieces, checkpointed, and running out on the way."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from kbdenoise.config import TrainConfig
+from kbdenoise.contests.contest import LocalContest
+from kbdenoise.devices import choose_device
+from kbdenoise.errors import DataError, NoMemoryError
+from kbdenoise.models.build import build_model, describe_model
+from kbdenoise.models.zoo import MODELS
+from kbdenoise.progress import Event, Note
+from kbdenoise.resolving import resolve
+from kbdenoise.training import memory, step
+from kbdenoise.training.memory import MemoryPlan, checkpoint_blocks, plan_memory
+from kbdenoise.training.train import train
+
+TINY: dict[str, Any] = {
+    "model": "unet",
+    "width": 4,
+    "patch": 16,
+    "batch": 6,
+    "steps": 8,
+    "val_every": 8,
+    "folds": 4,
+    "fold": 0,
+    "device": "cpu",
+}
+
+# Small hyper-parameters of every network, with a norm or dropout where there is one to choose.
+SMALL: dict[str, dict[str, Any]] = {
+    "kbnet-s": {"width": 4, "encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)},
+    "kbnet-l": {"width": 4, "blocks": (1, 1, 1, 1), "refinement_blocks": 1},
+    "nafnet": {"width": 4, "encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)},
+    "restormer": {"width": 4, "blocks": (1, 1, 1, 1), "refinement_blocks": 1},
+    "dncnn": {"width": 4, "depth": 9},
+    "srresnet": {"width": 4, "blocks": 2},
+    "res-unet": {"width": 4, "encoder_blocks": (1,), "decoder_blocks": (1,)},
+    "unet": {"width": 4, "levels": 2, "norm": "batch"},
+    "drunet": {"width": 4, "blocks": 1},
+    "pix2pix": {"width": 4, "levels": 3},
+    "tone": {"width": 4},
+}
+
+
+def plan(free: float, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> MemoryPlan:
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda device: free)
+    config = resolve(TrainConfig(), ("test", TINY | changes))
+    info = describe_model("unet", channels=3, width=16)
+    return plan_memory(info, config, choose_device("cpu"))
+
+
+def needed(batch: int, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> float:
+    return plan(1e12, monkeypatch, batch=batch, **changes).needed_bytes
+
+
+def test_a_batch_that_fits_goes_at_once_and_a_larger_one_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enough = needed(4, monkeypatch, patch=64) / 0.85
+
+    assert plan(1.01 * enough, monkeypatch, patch=64, batch=4).pieces == 1
+    assert plan(1.01 * enough, monkeypatch, patch=64, batch=5).pieces == 2
+    assert plan(1.01 * enough, monkeypatch, patch=64, batch=16).pieces == 4
+    assert plan(1.01 * enough, monkeypatch, patch=64, batch=17).pieces == 5
+
+
+def test_an_automatic_batch_is_the_largest_power_of_two_that_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enough = needed(8, monkeypatch, patch=64) / 0.85
+
+    assert plan(1.01 * enough, monkeypatch, patch=64, batch="auto").batch == 8
+    assert plan(0.99 * enough, monkeypatch, patch=64, batch="auto").batch == 4
+    assert plan(1e12, monkeypatch, patch=64, batch="auto").batch == 64
+    assert plan(1e12, monkeypatch, patch=64, batch="auto").pieces == 1
+
+
+def test_a_patch_that_does_not_fit_is_refused_before_anything_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(NoMemoryError, match="one patch of 64 px takes about") as caught:
+        plan(2**20, monkeypatch, patch=64)
+
+    assert "--checkpointing" in caught.value.hint
+    assert plan(2**20, monkeypatch, patch=64, accumulate=3).pieces == 3
+
+
+def test_the_plan_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = plan(2**33, monkeypatch, batch=16, accumulate=4).text
+
+    assert "of 8 GiB free" in text and "batch of 16 in 4 pieces" in text
+
+
+def test_an_automatic_batch_is_written_into_the_run(contest: LocalContest, tmp_path: Path) -> None:
+    result = train(contest.folder, runs=tmp_path / "runs", **(TINY | {"batch": "auto"}))
+
+    assert "batch = 64" in (result.run / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("loss", ["psnr", "l1 + 0.5*mean-luma", "ssim"])
+def test_pieces_give_the_weights_of_the_whole_batch(
+    contest: LocalContest, tmp_path: Path, loss: str
+) -> None:
+    runs = [
+        train(contest.folder, runs=tmp_path / str(n), loss=loss, accumulate=n, **TINY).run
+        for n in (1, 4)
+    ]
+
+    one, other = (safetensors.torch.load_file(run / "last.safetensors") for run in runs)
+    for name in one:
+        assert torch.allclose(one[name], other[name], atol=1e-5), name
+    moved = safetensors.torch.load_file(
+        train(contest.folder, runs=tmp_path / "far", loss=loss, **(TINY | {"steps": 7})).run
+        / "last.safetensors"
+    )
+    assert any(not torch.allclose(one[name], moved[name], atol=1e-5) for name in one)
+
+
+@pytest.mark.parametrize("name", [*MODELS, "tone+dncnn"])
+def test_checkpointing_changes_no_gradient_no_statistic_and_no_chance(name: str) -> None:
+    hyper = SMALL[name.removeprefix("tone+")]
+    channels = 3
+    torch.manual_seed(1)
+    plain = build_model(name, channels=channels, **hyper).train()
+    torch.manual_seed(2)
+    for tensor in (*plain.parameters(), *plain.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.add_(0.1 * torch.rand_like(tensor))
+    other = build_model(name, channels=channels, **hyper).train()
+    other.load_state_dict(plain.state_dict())
+    checkpoint_blocks(other)
+    noisy = torch.rand(2, channels, 32, 32)
+
+    found = []
+    for model in (plain, other):
+        torch.manual_seed(3)
+        restored = model(noisy)
+        (restored - 0.5).square().mean().backward()
+        found.append((restored, {n: p.grad for n, p in model.named_parameters()}, model))
+
+    (a, grads_a, _), (b, grads_b, _) = found
+    assert torch.equal(a, b)
+    for key in grads_a:
+        assert grads_a[key] is not None and torch.equal(grads_a[key], grads_b[key]), key
+    for (key, one), (_, two) in zip(plain.named_buffers(), other.named_buffers(), strict=True):
+        assert torch.equal(one, two), key
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_checkpointing_keeps_fewer_activations(name: str) -> None:
+    if name == "tone":
+        pytest.skip("its one block is nearly all of it")
+    kept = []
+    for checkpointing in (False, True):
+        model = build_model(name, channels=3, **SMALL[name]).train()
+        if checkpointing:
+            checkpoint_blocks(model)
+        sizes: list[int] = []
+
+        def pack(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            if not isinstance(tensor, nn.Parameter):
+                sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(torch.rand(1, 3, 32, 32))
+        kept.append(sum(sizes))
+
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_a_checkpointed_run_gives_the_weights_of_a_plain_one(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    runs = [
+        train(contest.folder, runs=tmp_path / str(on), checkpointing=on, **TINY).run
+        for on in (False, True)
+    ]
+
+    one, other = (safetensors.torch.load_file(run / "last.safetensors") for run in runs)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def running_out(monkeypatch: pytest.MonkeyPatch, *, from_step: int, most: int) -> None:
+    """From a step on, pieces of more than `most` patches do not fit."""
+    piece = step._piece
+
+    def limited(session: Any, part: Any, *, last: bool) -> torch.Tensor:
+        if session.now.step >= from_step and len(part.noisy) > most:
+            piece(session, part, last=last)  # some of it is done already
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
+        return piece(session, part, last=last)
+
+    monkeypatch.setattr(step, "_piece", limited)
+
+
+def test_memory_that_runs_out_on_the_way_halves_the_pieces_and_the_run_goes_on(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(contest.folder, runs=tmp_path / "whole", **TINY)
+    events: list[Event] = []
+    running_out(monkeypatch, from_step=3, most=2)
+
+    result = train(contest.folder, runs=tmp_path / "cut", progress=events.append, **TINY)
+
+    told = [e.text for e in events if isinstance(e, Note) and "memory ran out" in e.text]
+    assert [text.split()[-2] for text in told] == ["2", "4"]
+    assert result.steps == 8
+    one, other = (safetensors.torch.load_file(r.run / "last.safetensors") for r in (whole, result))
+    for name in one:
+        assert torch.allclose(one[name], other[name], atol=1e-5), name
+
+
+def test_a_single_patch_too_much_ends_with_a_cure(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running_out(monkeypatch, from_step=2, most=0)
+
+    with pytest.raises(DataError, match="does not fit into the memory") as caught:
+        train(contest.folder, runs=tmp_path / "runs", **TINY)
+
+    assert "--checkpointing" in caught.value.hint
