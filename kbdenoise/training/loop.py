@@ -155,7 +155,7 @@ def optimise(session: Session, batch: Batch) -> float:
     buffers = [buffer.clone() for buffer in session.model.buffers()]
     with session.device.mixed_precision():
         restored = session.model(*images.seen)  # [B, C, P, P]
-    loss = LOSSES[session.config.optimiser.loss](restored.float(), images.clean)
+    loss = LOSSES[session.config.optimiser.loss](restored.float(), images.clean).mean()
     session.scaler.scale(loss).backward()
     session.scaler.unscale_(session.optimiser)
     limit = session.config.optimiser.clip or math.inf

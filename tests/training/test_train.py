@@ -321,7 +321,9 @@ def test_training_that_diverges_stops_and_says_so(
 ) -> None:
     from kbdenoise.training import losses
 
-    monkeypatch.setitem(losses.LOSSES, "mse", lambda restored, clean: restored.mean() * math.nan)
+    monkeypatch.setitem(
+        losses.LOSSES, "mse", lambda restored, clean: restored.mean((1, 2, 3)) * math.nan
+    )
 
     with pytest.raises(DataError, match="diverged") as caught:
         train_tiny(contest, tmp_path / "runs", loss="mse", steps=100, val_every=1000)
