@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from kbdenoise.errors import SettingsError, nearest
+from kbdenoise.loss_terms import parse_loss
 from kbdenoise.notation import hyper_text, native, parameter_count, parse_hyper, seconds
 
 Config = TypeVar("Config", bound="TrainConfig | PredictConfig")
@@ -76,7 +77,10 @@ class OptimiserSettings:
     time_limit: str = setting(
         "0", "Stop after this long, reading and last validation included (8h, 90m); 0: no limit."
     )
-    loss: Literal["charbonnier", "l1", "mse", "psnr"] = setting("psnr", "Training loss.")
+    loss: str = setting("psnr", "Training loss, or a weighted sum such as 'l1 + 0.5*mean-luma'.")
+    perceptual_weights: str = setting(
+        "", "VGG-16 or VGG-19 weights file, for the loss 'perceptual'."
+    )
     lr: float = setting(1e-3, "Peak learning rate of AdamW.", min=0)
     min_lr: float = setting(1e-6, "Learning rate at the end of the cosine.", min=0)
     warmup: float = setting(0.02, "Share of the schedule spent in warm-up.", min=0, max=0.9)
@@ -129,6 +133,7 @@ class TrainConfig:
         width = parse_hyper(self.model.hyper).get("width", self.model.width)
         if self.model.width and width != self.model.width:
             raise ValueError(f"--width {self.model.width} contradicts width={width} of --hyper")
+        parse_loss(self.optimiser.loss)
         seconds(self.optimiser.time_limit, name="--time-limit")
         seconds(self.validation.save_every, name="--save-every")
 

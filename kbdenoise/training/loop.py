@@ -18,7 +18,6 @@ from kbdenoise.inference.scoring import RestoreImages, pooled, score_pictures
 from kbdenoise.models.weights import save_weights
 from kbdenoise.notation import seconds
 from kbdenoise.progress import Advance, Note, Progress
-from kbdenoise.training.losses import LOSSES
 from kbdenoise.training.schedules import warmup_cosine
 from kbdenoise.training.session import Session, card, save
 
@@ -155,7 +154,7 @@ def optimise(session: Session, batch: Batch) -> float:
     buffers = [buffer.clone() for buffer in session.model.buffers()]
     with session.device.mixed_precision():
         restored = session.model(*images.seen)  # [B, C, P, P]
-    loss = LOSSES[session.config.optimiser.loss](restored.float(), images.clean).mean()
+    loss = session.objective(restored.float(), images.clean).mean()  # [B] -> scalar
     session.scaler.scale(loss).backward()
     session.scaler.unscale_(session.optimiser)
     limit = session.config.optimiser.clip or math.inf

@@ -26,6 +26,7 @@ from kbdenoise.notation import parse_hyper
 from kbdenoise.progress import Fact, Progress, counting
 from kbdenoise.runs.folder import Run, RunRecord, environment, now, write_json
 from kbdenoise.training.ema import WeightAverage
+from kbdenoise.training.objective import Objective, make_objective
 from kbdenoise.training.session import Session
 
 
@@ -52,6 +53,7 @@ class Material:
     info: ModelInfo
     metric: Metric
     device: DeviceChoice
+    objective: Objective
     start: nn.Module | None
     """The network to start from, where there is one already."""
 
@@ -76,6 +78,7 @@ def gather(
     info = info or _model_info(config, contest.channels)
     _check_parameters(info, config.model.max_params or contest.max_parameters)
     _check_patch(info, config.data.patch)
+    objective = _objective(config, channels=contest.channels, device=device)
     pairs = open_pairs(local, config, progress)
     material = Material(
         local=local,
@@ -97,6 +100,7 @@ def gather(
         info=info,
         metric=pairs.metric,
         device=device,
+        objective=objective,
         start=start,
     )
     for fact in _facts(material, config):
@@ -178,6 +182,22 @@ def _check_patch(info: ModelInfo, patch: int) -> None:
             f"{info.multiple} px",
             hint=f"use --patch {max(1, patch // info.multiple) * info.multiple}",
         )
+
+
+def _objective(config: TrainConfig, *, channels: int, device: DeviceChoice) -> Objective:
+    objective = make_objective(
+        config.optimiser.loss,
+        channels=channels,
+        patch=config.data.patch,
+        perceptual_weights=config.optimiser.perceptual_weights,
+        device=device.kind,
+    )
+    if objective.adversarial_weight:
+        raise SettingsError(
+            f"--loss {config.optimiser.loss!r} needs a discriminator, which is not trained yet",
+            hint="leave the adversarial term out",
+        )
+    return objective
 
 
 def data_fact(pairs: Pairs | Material, config: TrainConfig) -> Fact:
@@ -268,6 +288,7 @@ def build_session(run: Run, record: RunRecord, material: Material, config: Train
         sampler=material.sampler,
         model=model,
         average=WeightAverage(model, decay=config.optimiser.ema),
+        objective=material.objective,
         optimiser=_optimiser(model, config),
         scaler=torch.amp.GradScaler(device.kind, enabled=device.autocast == "float16"),
     )

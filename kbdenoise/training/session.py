@@ -27,6 +27,7 @@ from kbdenoise.notation import seconds
 from kbdenoise.runs.folder import Run, RunRecord, now
 from kbdenoise.runs.history import write_history
 from kbdenoise.training.ema import WeightAverage
+from kbdenoise.training.objective import Objective
 
 _STATE_VERSION = 1
 
@@ -46,6 +47,7 @@ class Session:
     sampler: PatchSampler
     model: nn.Module
     average: WeightAverage
+    objective: Objective
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     step: int = 0

@@ -86,6 +86,8 @@ def another(kind: Any, field: Any) -> Any:
         "size": "blind",
         "hyper": "depth=3",
         "init": str(Path("start.pth").resolve()),
+        "loss": "l1 + 0.5*mean-luma",
+        "perceptual_weights": str(Path("vgg.pth").resolve()),
     }.get(field.name, "90m")
 
 
@@ -223,6 +225,7 @@ def places() -> None:
         ("kbdenoise inspect my", ["my-contest"]),
         ("kbdenoise fetch ", list(CONTESTS)),
         ("kbdenoise models show ", [*MODELS, *SUMMARIES]),
+        ("kbdenoise train --loss p", ["psnr", "perceptual"]),
         (
             "kbdenoise evaluate ",
             ["last", "best", "2026-11-22_unet_brisk-otter", "2026-11-21_unet_calm-heron"],
