@@ -175,7 +175,15 @@ class PredictConfig:
 
 
 # What a resumed run may be told anew; everything else would make it another run.
-CHANGEABLE = ("steps", "time_limit", "save_every", "device", "amp", "threads")
+CHANGEABLE = (
+    "steps",
+    "time_limit",
+    "perceptual_weights",  # which may lie elsewhere by then
+    "save_every",
+    "device",
+    "amp",
+    "threads",
+)
 
 # preset -> kind of device -> settings that differ from the defaults above.
 # On a CPU a small network that sees many small batches beats a large one that sees few.

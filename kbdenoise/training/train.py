@@ -66,6 +66,7 @@ def train(
                 "--resume takes its settings and its name from the run",
                 hint="leave out --config, --preset and --name",
             )
+        given |= _found_from_anywhere(given)
         session = resumed_session(resume, given, name=name, data=data, runs=runs, progress=progress)
         if dry_run:
             return _result(session, "dry run")

@@ -152,10 +152,28 @@ def test_a_run_trains_by_a_sum_and_resumes_from_elsewhere(
     monkeypatch.chdir(tmp_path / "elsewhere")
     result = train(resume="last", runs=tmp_path / "runs", steps=4)
 
-    assert result.steps == 4
     config = find_run("last", tmp_path / "runs").config_file.read_text()
+    assert result.steps == 4
     assert f'loss = "{loss}"' in config
     assert f'perceptual_weights = "{vgg}"' in config
+
+
+def test_a_run_goes_on_when_the_file_of_vgg_has_moved(
+    contest: LocalContest, tmp_path: Path, vgg: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    settings = TINY | {"loss": "l1 + perceptual", "perceptual_weights": str(vgg)}
+    train(contest.folder, runs=runs, steps=1, **settings)
+    moved = vgg.rename(tmp_path / "moved.pth")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(DataError, match="--perceptual-weights: there is no weights file"):
+        train(resume="last", runs=runs, steps=2)
+    result = train(resume="last", runs=runs, steps=2, perceptual_weights="moved.pth")
+
+    config = find_run("last", runs).config_file.read_text()
+    assert result.steps == 2
+    assert f'perceptual_weights = "{moved}"' in config
 
 
 @pytest.mark.parametrize(
