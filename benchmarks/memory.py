@@ -84,7 +84,7 @@ def train_two_steps(case: Case) -> float:
         for step in (1, 2):
             noisy, clean = torch.rand(2, batch, 3, patch, patch)
             optimiser.zero_grad(set_to_none=True)
-            loss = psnr(model(noisy), clean)
+            loss = psnr(model(noisy), clean).mean()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()

@@ -1,7 +1,7 @@
 """What `--loss` can hold: names of losses, weighted and added up, as in 'l1 + 0.5*mean-luma'.
 
-Nothing here imports torch. How a loss is computed stands in `kbdenoise/training`: what needs no
-weights in `losses.py`, the rest in modules of its own.
+Nothing here imports torch. How a loss is computed stands in `kbdenoise/training`; a new one is a
+function and a line of LOSSES in its `losses.py`, and a line of LOSS_TERMS here.
 """
 
 import re

@@ -113,6 +113,7 @@ CHANGEABLE = (
     "samples",
     "time_limit",
     "patience",
+    "perceptual_weights",  # which may lie elsewhere by then
     "save_every",
     "guard_times",
     "accumulate",

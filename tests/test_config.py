@@ -98,6 +98,8 @@ def test_every_preset_is_valid_on_every_kind_of_device(preset: Any, device: str)
         ({"min_lr": 0.1, "lr": 0.01}, "--min-lr 0.1 is above --lr 0.01"),
         ({"time_limit": "8 hours"}, "--time-limit '8 hours' is no duration"),
         ({"save_every": ""}, "--save-every '' is no duration"),
+        ({"loss": "l1 + 2*foo"}, "--loss 'l1 + 2*foo': no loss is called 'foo'"),
+        ({"loss": 1}, "optimiser.loss = 1"),
     ],
 )
 def test_an_impossible_value_is_refused_by_name(values: dict[str, Any], message: str) -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from kbdenoise.cli.app import app
 from kbdenoise.cli.options import settings_table
 from kbdenoise.config import TrainConfig
+from kbdenoise.loss_terms import LOSS_TERMS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +25,12 @@ def commands() -> list[list[str]]:
 
 def test_the_settings_table_is_the_programs_own() -> None:
     assert settings_table(TrainConfig) in README
+
+
+def test_the_table_of_losses_is_complete() -> None:
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in LOSS_TERMS.items()]
+
+    assert "| loss | what it is |\n|---|---|\n" + "\n".join(rows) + "\n\n" in README
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

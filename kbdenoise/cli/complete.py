@@ -5,6 +5,7 @@ Typer keeps those that begin with what was typed.
 
 import ast
 import contextlib
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def models() -> list[str]:
     from kbdenoise.models.zoo import MODELS
 
     return [*MODELS, *SUMMARIES]
+
+
+def losses() -> list[str]:
+    """Names of the training losses."""
+    from kbdenoise.loss_terms import LOSS_TERMS
+
+    return list(LOSS_TERMS)
+
+
+OF_SETTINGS: dict[str, Callable[[], list[str]]] = {"loss": losses, "model": models}
+"""What is offered for the value of a setting, by its name."""
 
 
 def keys_of_table(module: str, table: str) -> list[str]:

@@ -237,7 +237,7 @@ def _setting_options(
                 max=field.metadata["max"],
                 show_default=False,
                 rich_help_panel=inspect.cleandoc(section.__doc__ or ""),
-                autocompletion=complete.models if field.name == "model" else None,
+                autocompletion=complete.OF_SETTINGS.get(field.name),
             )
             yield _parameter(field.name, Annotated[types[field.name] | None, face], default=None)
 

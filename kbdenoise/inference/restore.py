@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 import numpy as np
 
 from kbdenoise.ahead import ahead
-from kbdenoise.errors import DataError, NotFiniteError
+from kbdenoise.errors import NotFiniteError
 from kbdenoise.imaging.files import FloatImage, Pixels, as_float, to_pixels
 from kbdenoise.imaging.luma import luma
 from kbdenoise.imaging.thumbnail import thumbnail

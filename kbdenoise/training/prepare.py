@@ -29,7 +29,7 @@ from kbdenoise.team import ALONE, Team
 from kbdenoise.training.distributed import wrapped
 from kbdenoise.training.ema import WeightAverage
 from kbdenoise.training.memory import MemoryPlan, checkpoint_blocks, plan_memory, with_batch
-from kbdenoise.training.objective import make_objective
+from kbdenoise.training.objective import Objective, make_objective
 from kbdenoise.training.optimisers import make_optimiser
 from kbdenoise.training.session import Session, rate_plan
 
@@ -61,6 +61,7 @@ class Material:
     device: DeviceChoice
     team: Team
     memory: MemoryPlan
+    objective: Objective
     config: TrainConfig
     """The settings, with the batch that was found where it was left to be found."""
     start: nn.Module | None
@@ -92,6 +93,7 @@ def gather(
     memory = plan_memory(info, config, device, processes=team.size)
     config = with_batch(config, memory.batch)
     _check_batch(config, team)
+    objective = _objective(config, channels=contest.channels, device=device)
     pairs = team.after_leader(lambda: open_pairs(local, config, progress))
     material = Material(
         local=local,
@@ -115,6 +117,7 @@ def gather(
         device=device,
         team=team,
         memory=memory,
+        objective=objective,
         config=config,
         start=start,
     )
@@ -197,6 +200,22 @@ def _check_patch(info: ModelInfo, patch: int) -> None:
             f"{info.multiple} px",
             hint=f"use --patch {max(1, patch // info.multiple) * info.multiple}",
         )
+
+
+def _objective(config: TrainConfig, *, channels: int, device: DeviceChoice) -> Objective:
+    objective = make_objective(
+        config.optimiser.loss,
+        channels=channels,
+        patch=config.data.patch,
+        perceptual_weights=config.optimiser.perceptual_weights,
+        device=device.kind,
+    )
+    if objective.adversarial_weight:
+        raise SettingsError(
+            f"--loss {config.optimiser.loss!r} needs a discriminator, which is not trained yet",
+            hint="leave the adversarial term out",
+        )
+    return objective
 
 
 def data_fact(pairs: Pairs | Material, config: TrainConfig) -> Fact:
@@ -304,13 +323,7 @@ def build_session(run: Run, record: RunRecord, material: Material) -> Session:
         model=model,
         network=wrapped(model, team=material.team, device=device),
         average=average,
-        objective=make_objective(
-            config.optimiser.loss,
-            channels=info.channels,
-            patch=config.data.patch,
-            perceptual_weights=config.optimiser.perceptual_weights,
-            device=device.kind,
-        ),
+        objective=material.objective,
         optimiser=make_optimiser(model, config.optimiser),
         scaler=torch.amp.GradScaler(device.kind, enabled=device.autocast == "float16"),
         plan=rate_plan(config),

@@ -88,7 +88,7 @@ def _blurred(image: Tensor) -> Tensor:
 
 
 def _log(likeness: Tensor) -> Tensor:
-    """The logarithm of x, and below low = _LEAST_LIKENESS of low^2 / (2 low - x): as steep there."""
+    """The logarithm of x, or below low = _LEAST_LIKENESS that of low^2 / (2 low - x)."""
     low = _LEAST_LIKENESS
     far = (2 * low - likeness.clamp(max=low)) / low  # 1 from `low` up
     return likeness.clamp(min=low).log() - far.log()

@@ -61,6 +61,7 @@ def train(
     with joined() as team:
         progress = progress if team.leads else silent
         if resume is not None:
+            given |= _found_from_anywhere(given)
             session = resumed_session(
                 resume, given, name=name, data=data, runs=runs, progress=progress, team=team
             )
@@ -157,6 +158,7 @@ def effective_settings(
         (str(config), from_file),
         ("settings", given),
         ("--init", start),
+        ("--perceptual-weights", _found_from_anywhere({**from_file, **given})),
     )
 
 
@@ -186,6 +188,12 @@ def _start(asked: Mapping[str, Any]) -> dict[str, str]:
             hint="leave out one of them",
         )
     return {"model": held, "init": str(path)}
+
+
+def _found_from_anywhere(asked: Mapping[str, Any]) -> dict[str, str]:
+    """The whole path of the file of VGG's weights: a run is resumed from any folder."""
+    weights = asked.get("perceptual_weights")
+    return {"perceptual_weights": str(Path(weights).expanduser().resolve())} if weights else {}
 
 
 def _device(given: Mapping[str, Any], config: Path | None) -> DeviceChoice:

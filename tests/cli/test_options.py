@@ -89,11 +89,12 @@ def another(kind: Any, field: Any) -> Any:
         "model": "dncnn",
         "size": "blind",
         "hyper": "depth=3",
-        "loss": "l1 + 0.5*mean-luma",
         "warmup": "7 epochs",
         "lr_length": "60 epochs",
         "lr_every": "500 steps",
         "init": str(Path("start.pth").resolve()),
+        "loss": "l1 + 0.5*mean-luma",
+        "perceptual_weights": str(Path("vgg.pth").resolve()),
     }.get(field.name, "90m")
 
 
@@ -231,6 +232,7 @@ def places() -> None:
         ("kbdenoise inspect my", ["my-contest"]),
         ("kbdenoise fetch ", list(CONTESTS)),
         ("kbdenoise models show ", [*MODELS, *SUMMARIES]),
+        ("kbdenoise train --loss p", ["psnr", "perceptual"]),
         (
             "kbdenoise evaluate ",
             ["last", "best", "2026-11-22_unet_brisk-otter", "2026-11-21_unet_calm-heron"],
