@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from kbdenoise.errors import SettingsError, nearest
-from kbdenoise.notation import hyper_text, native, parameter_count, parse_hyper, seconds
+from kbdenoise.notation import (
+    hyper_text,
+    native,
+    parameter_count,
+    parse_hyper,
+    parse_stages,
+    seconds,
+)
 
 Config = TypeVar("Config", bound="TrainConfig | PredictConfig")
 Preset = Literal["quick", "standard", "best"]
@@ -61,11 +68,41 @@ class DataSettings:
 
     patch: int = setting(128, "Side of a training patch, in pixels.", min=16)
     batch: int = setting(8, "Patches per optimiser step.", min=1)
-    flips: bool = setting(True, "Mirror patches at random.")
-    turns: bool = setting(True, "Turn patches by right angles at random.")
+    stages: str = setting(
+        "", "Patches in stages instead, 'side x batch:share': '64x16:50% 128x4:40% page:10%'."
+    )
     folds: int = setting(10, "Parts that the pictures are divided into, by whole groups.", min=2)
     fold: int = setting(0, "The part that is held out for validation.", min=0)
     seed: int = setting(0, "Seed of weights, patches and folds.", min=0, max=2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentationSettings:
+    """Augmentation"""
+
+    flips: bool = setting(True, "Mirror patches at random.")
+    turns: bool = setting(True, "Turn patches by right angles at random.")
+    mixup: float = setting(
+        0.0, "Share of the patches that are mixed with another one.", min=0, max=1
+    )
+    noise: float = setting(
+        0.0,
+        "Most Gaussian noise added to noisy patches: its deviation, white being 1.",
+        min=0,
+        max=1,
+    )
+    camera_noise: float = setting(
+        0.0,
+        "Most camera noise added, which grows with the light: its deviation at white.",
+        min=0,
+        max=1,
+    )
+    print_scan: float = setting(
+        0.0,
+        "Share of the patches whose noisy side is printed and scanned anew by the simulator.",
+        min=0,
+        max=1,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +149,7 @@ class TrainConfig:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
@@ -129,6 +167,7 @@ class TrainConfig:
         width = parse_hyper(self.model.hyper).get("width", self.model.width)
         if self.model.width and width != self.model.width:
             raise ValueError(f"--width {self.model.width} contradicts width={width} of --hyper")
+        parse_stages(self.data.stages, patch=self.data.patch, batch=self.data.batch)
         seconds(self.optimiser.time_limit, name="--time-limit")
         seconds(self.validation.save_every, name="--save-every")
 
@@ -238,8 +277,10 @@ def read_settings(kind: type[Config], path: Path) -> dict[str, Any]:
         for name in values:
             if sections.get(name) != section:
                 mine = [n for n, s in sections.items() if s == section]
+                home = sections.get(name)
                 raise SettingsError(
-                    f"{path}: unknown setting '{section}.{name}'", hint=nearest(name, mine)
+                    f"{path}: unknown setting '{section}.{name}'",
+                    hint=f"{name} stands below [{home}]" if home else nearest(name, mine),
                 )
         _checked_section(kinds[section], values, source=f"{path}: {section}")
         flat |= values

@@ -136,7 +136,7 @@ def test_overlap_must_be_smaller_than_the_tile() -> None:
         ("[dta]\npatch = 64", "unknown section 'dta'", "did you mean 'data'?"),
         ("patch = 64", "unknown section 'patch'", "settings stand below [data]"),
         ("model = 'dncnn'", "unknown section 'model'", "settings stand below [model]"),
-        ("[model]\npatch = 64", "unknown setting 'model.patch'", ""),
+        ("[model]\npatch = 64", "unknown setting 'model.patch'", "patch stands below [data]"),
         ("[data]\nbatch = '8'", "data.batch = '8'", ""),
         ("[data]\nbatch = 0", "data.batch = 0 must be at least 1", ""),
         ("[data]\nbatch = 2026-11-22", "data.batch = '2026-11-22'", ""),

@@ -9,9 +9,10 @@ from torch import nn
 
 from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
+from kbdenoise.data.augment import Augmentation
 from kbdenoise.data.pairs import find_pairs
-from kbdenoise.data.patches import PatchSampler
 from kbdenoise.data.splits import Split, evenly, group_names, split_groups
+from kbdenoise.data.stages import Samplers
 from kbdenoise.data.store import Store, open_store
 from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import SettingsError
@@ -22,7 +23,7 @@ from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import load_weights
 from kbdenoise.models.widest import smaller_hint
 from kbdenoise.models.zoo import find_model, named_size
-from kbdenoise.notation import parse_hyper
+from kbdenoise.notation import Stage, parse_hyper, parse_stages
 from kbdenoise.progress import Fact, Progress, counting
 from kbdenoise.runs.folder import Run, RunRecord, environment, now, write_json
 from kbdenoise.training.ema import WeightAverage
@@ -47,7 +48,7 @@ class Material:
     local: LocalContest
     store: Store
     split: Split
-    sampler: PatchSampler
+    samplers: Samplers
     groups: tuple[str, ...]
     info: ModelInfo
     metric: Metric
@@ -75,24 +76,15 @@ def gather(
         start, info = _started_model(config, local)
     info = info or _model_info(config, contest.channels)
     _check_parameters(info, config.model.max_params or contest.max_parameters)
-    _check_patch(info, config.data.patch)
+    stages = parse_stages(config.data.stages, patch=config.data.patch, batch=config.data.batch)
+    for stage in stages:
+        _check_patch(info, stage, staged=bool(config.data.stages))
     pairs = open_pairs(local, config, progress)
     material = Material(
         local=local,
         store=pairs.store,
         split=pairs.split,
-        sampler=PatchSampler(
-            pairs.store,
-            pairs.split.train,
-            patch=config.data.patch,
-            batch=config.data.batch,
-            seed=config.data.seed,
-            flips=config.data.flips,
-            turns=config.data.turns,
-            multiple=info.multiple,
-            pages=info.sees_page,
-            pinned=device.kind == "cuda",
-        ),
+        samplers=_samplers(pairs, config, info, stages=stages, pinned=device.kind == "cuda"),
         groups=pairs.groups,
         info=info,
         metric=pairs.metric,
@@ -171,13 +163,44 @@ def _check_parameters(info: ModelInfo, limit: int) -> None:
         )
 
 
-def _check_patch(info: ModelInfo, patch: int) -> None:
-    if patch % info.multiple:
+def _check_patch(info: ModelInfo, stage: Stage, *, staged: bool) -> None:
+    if stage.patch % info.multiple:
+        fitting = max(1, stage.patch // info.multiple) * info.multiple
+        written = f"--stages {stage.patch}x{stage.batch}" if staged else f"--patch {stage.patch}"
         raise SettingsError(
-            f"--patch {patch} does not suit {info.name}, whose sides are multiples of "
-            f"{info.multiple} px",
-            hint=f"use --patch {max(1, patch // info.multiple) * info.multiple}",
+            f"{written} does not suit {info.name}, whose sides are multiples of {info.multiple} px",
+            hint=f"use {fitting}x{stage.batch} in --stages" if staged else f"use --patch {fitting}",
         )
+
+
+def _samplers(
+    pairs: Pairs,
+    config: TrainConfig,
+    info: ModelInfo,
+    *,
+    stages: tuple[Stage, ...],
+    pinned: bool,
+) -> Samplers:
+    """What makes the patches of each stage. Raises SettingsError if pictures are too small."""
+    wanted = config.augmentation
+    return Samplers(
+        store=pairs.store,
+        indices=pairs.split.train,
+        stages=stages,
+        seed=config.data.seed,
+        flips=wanted.flips,
+        turns=wanted.turns,
+        augmentation=Augmentation(
+            mixup=wanted.mixup,
+            noise=wanted.noise,
+            camera_noise=wanted.camera_noise,
+            print_scan=wanted.print_scan,
+        ),
+        multiple=info.multiple,
+        pages=info.sees_page,
+        pinned=pinned,
+        option="--stages with sides of" if config.data.stages else "--patch",
+    )
 
 
 def data_fact(pairs: Pairs | Material, config: TrainConfig) -> Fact:
@@ -265,7 +288,7 @@ def build_session(run: Run, record: RunRecord, material: Material, config: Train
         info=info,
         store=material.store,
         split=material.split,
-        sampler=material.sampler,
+        sampler=material.samplers.of(0),
         model=model,
         average=WeightAverage(model, decay=config.optimiser.ema),
         optimiser=_optimiser(model, config),

@@ -14,7 +14,8 @@ from torch import nn
 
 from kbdenoise.atomic import write_bytes
 from kbdenoise.config import TrainConfig
-from kbdenoise.data.patches import PatchSampler
+from kbdenoise.data.batches import Batch
+from kbdenoise.data.patches import Sampler
 from kbdenoise.data.splits import Split, evenly
 from kbdenoise.data.store import Store
 from kbdenoise.devices import DeviceChoice
@@ -43,7 +44,7 @@ class Session:
     info: ModelInfo
     store: Store
     split: Split
-    sampler: PatchSampler
+    sampler: Sampler[Batch]
     model: nn.Module
     average: WeightAverage
     optimiser: torch.optim.Optimizer
