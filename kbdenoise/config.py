@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from kbdenoise.loss_terms import parse_loss
 from kbdenoise.notation import (
+    Stage,
     amount,
     batch_size,
     parameter_count,
     parse_hyper,
+    parse_stages,
     sample_count,
     seconds,
 )
@@ -67,13 +69,43 @@ class DataSettings:
     batch: int = setting(
         8, "Patches per optimiser step; auto takes what fits at once.", min=0, parse=batch_size
     )
-    flips: bool = setting(True, "Mirror patches at random.")
-    turns: bool = setting(True, "Turn patches by right angles at random.")
+    stages: str = setting(
+        "", "Patches in stages instead, 'side x batch:share': '64x16:50% 128x4:40% page:10%'."
+    )
     folds: int = setting(
         0, "Train so many models, each with another part held out; 0: one, a tenth held out.", min=0
     )
     fold: int = setting(-1, "Train only this one of the folds; -1 means all.", min=-1)
     seed: int = setting(0, "Seed of weights, patches and folds.", min=0, max=2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentationSettings:
+    """Augmentation"""
+
+    flips: bool = setting(True, "Mirror patches at random.")
+    turns: bool = setting(True, "Turn patches by right angles at random.")
+    mixup: float = setting(
+        0.0, "Share of the patches that are mixed with another one.", min=0, max=1
+    )
+    noise: float = setting(
+        0.0,
+        "Most Gaussian noise added to noisy patches: its deviation, white being 1.",
+        min=0,
+        max=1,
+    )
+    camera_noise: float = setting(
+        0.0,
+        "Most camera noise added, which grows with the light: its deviation at white.",
+        min=0,
+        max=1,
+    )
+    print_scan: float = setting(
+        0.0,
+        "Share of the patches whose noisy side is printed and scanned anew by the simulator.",
+        min=0,
+        max=1,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +218,7 @@ class TrainConfig:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     length: LengthSettings = field(default_factory=LengthSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
@@ -203,8 +236,14 @@ class TrainConfig:
         if self.model.width and width != self.model.width:
             raise ValueError(f"--width {self.model.width} contradicts width={width} of --hyper")
         parse_loss(self.optimiser.loss)
+        parse_stages(self.data.stages, patch=self.data.patch, batch=self.data.batch)
         seconds(self.length.time_limit, name="--time-limit")
         seconds(self.validation.save_every, name="--save-every")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What the patches are in each part of the run; one stage where nothing else is said."""
+        return parse_stages(self.data.stages, patch=self.data.patch, batch=self.data.batch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

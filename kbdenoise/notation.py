@@ -1,8 +1,8 @@
-"""How people write what a setting holds: 8h, 10M, 'encoder_blocks=[2,2,4] norm=none'."""
+"""How people write what a setting holds: 8h, 10M, 'norm=none', '128x8:90% page:10%'."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -14,6 +14,28 @@ _COUNT = r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+(?:_[0-9]+)*)(?:\.[0-9]+)?)([kKmMg
 _PAIR = re.compile(  # name=value, the value a list, a text in quotes, or a single word
     r"""[\s,]*([\w.+-]+)\s*=\s*(\[[^][]*\]|\([^()]*\)|"[^"]*"|'[^']*'|[^][()"'=\s,]+)(?=[\s,]|$)"""
 )
+_STAGE = re.compile(
+    r"(?:(?P<patch>\d+)x(?P<batch>\d+)|page(?:x(?P<pages>\d+))?):(?P<share>[\d.]+)%"
+)
+_SMALLEST_PATCH = 16
+_STAGES_HINT = (
+    "write side x batch:share, as in '64x16:50% 128x4:40% page:10%'; page takes whole pages, "
+    "pagex2 two at a step"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of a run in which patches have one size."""
+
+    patch: int
+    """Side in pixels; 0 where whole pages are seen."""
+    batch: int
+    """Patches or pages a step."""
+    share: float
+    """Of the run, above 0 and at most 1."""
+    pages: bool = False
+
 
 Unit = Literal["steps", "epochs", "samples", "run"]
 
@@ -91,6 +113,34 @@ def seconds(text: str, *, name: str) -> float:
     return float(3600 * hours + 60 * minutes + rest)
 
 
+def parse_stages(text: str, *, patch: int, batch: int) -> tuple[Stage, ...]:
+    """The stages of a run, such as `64x16:50% 128x4:40% page:10%`, parted by spaces or commas.
+
+    Empty text is one stage of `patch` and `batch`. Raises SettingsError where the text cannot be
+    read or the shares are not 100 % together.
+    """
+    words = text.replace(",", " ").split()
+    if not words:
+        return (Stage(patch=patch, batch=batch, share=1.0),)
+    shares = [_stage_share(word) for word in words]
+    if sum(shares) != 100:
+        raise SettingsError(
+            f"the shares of --stages '{text}' are {sum(shares):f} % together instead of 100 %",
+            hint=_STAGES_HINT,
+        )
+    return tuple(_stage(word, share) for word, share in zip(words, shares, strict=True))
+
+
+def stage_at(stages: Sequence[Stage], progress: float) -> int:
+    """The number of the stage in which a run is whose share `progress` is done, 0 to 1."""
+    end = 0.0
+    for number, stage in enumerate(stages[:-1]):
+        end += stage.share
+        if progress < end - 1e-9:  # shares such as 0.1 are not exact, nor are their sums
+            return number
+    return len(stages) - 1
+
+
 def parse_hyper(text: str) -> dict[str, Any]:
     """Hyper-parameters from pairs such as `encoder_blocks=[2,2,4] norm=none lightweight=true`.
 
@@ -121,6 +171,35 @@ def parse_hyper(text: str) -> dict[str, Any]:
 def hyper_text(values: Mapping[str, Any]) -> str:
     """Hyper-parameters given in Python as a mapping, in the form of `--hyper`."""
     return " ".join(f"{name}={json.dumps(value, default=native)}" for name, value in values.items())
+
+
+def _stage_share(word: str) -> Decimal:
+    """The percentage of a stage as it is written, which is what adds up exactly."""
+    match = _STAGE.fullmatch(word)
+    if not match or not re.fullmatch(r"\d+(?:\.\d+)?|\.\d+", match["share"]):
+        raise SettingsError(f"--stages: '{word}' is no stage", hint=_STAGES_HINT)
+    share = Decimal(match["share"])
+    if not share:
+        raise SettingsError(f"--stages: '{word}' has no share of the run", hint="leave it out")
+    return share
+
+
+def _stage(word: str, share: Decimal) -> Stage:
+    match = _STAGE.fullmatch(word)
+    assert match, "its share has been read"
+    pages = match["patch"] is None
+    patch = 0 if pages else int(match["patch"])
+    batch = int((match["pages"] or 1) if pages else match["batch"])
+    if not pages and patch < _SMALLEST_PATCH:
+        raise SettingsError(
+            f"--stages: patches of '{word}' are smaller than {_SMALLEST_PATCH} px",
+            hint=_STAGES_HINT,
+        )
+    if not batch:
+        raise SettingsError(
+            f"--stages: '{word}' has no {'page' if pages else 'patch'} a step", hint=_STAGES_HINT
+        )
+    return Stage(patch=patch, batch=batch, share=float(share / 100), pages=pages)
 
 
 def _hyper_value(text: str) -> Any:

@@ -55,8 +55,10 @@ def read_settings(kind: type[Config], path: Path) -> dict[str, Any]:
         for name in values:
             if sections.get(name) != section:
                 mine = [n for n, s in sections.items() if s == section]
+                home = sections.get(name)
                 raise SettingsError(
-                    f"{path}: unknown setting '{section}.{name}'", hint=nearest(name, mine)
+                    f"{path}: unknown setting '{section}.{name}'",
+                    hint=f"{name} stands below [{home}]" if home else nearest(name, mine),
                 )
         _checked_section(kinds[section], values, source=f"{path}: {section}")
         flat |= values

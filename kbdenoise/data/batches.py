@@ -19,7 +19,10 @@ _MIRRORS = {4: 1, 6: 0}
 
 
 class Batch(NamedTuple):
-    """Patches cut alike from both sides, not turned yet: uint8 or uint16 [B, P, P, C]."""
+    """Patches cut alike from both sides, not turned yet: uint8 or uint16 [B, P, P, C].
+
+    Whole pages are [B, H, W, C] and have been turned already; their turns are 0.
+    """
 
     noisy: Tensor
     clean: Tensor
@@ -28,9 +31,14 @@ class Batch(NamedTuple):
     page: Tensor | None = None
     """Of each patch its whole noisy picture, small and not turned either: uint16 [B, T, T, C]."""
 
+    @property
+    def length(self) -> int:
+        """How many patches there are; len() of a tuple counts its fields."""
+        return len(self.noisy)
+
 
 class Images(NamedTuple):
-    """A batch as a network takes it: float32 [B, C, P, P] in [0, 1]."""
+    """A batch as a network takes it: float32 [B, C, P, P], or [B, C, H, W], in [0, 1]."""
 
     noisy: Tensor
     clean: Tensor
@@ -48,7 +56,9 @@ def pieces(batch: Batch, count: int) -> list[Batch]:
 
     They are views, whose lengths differ by one at most.
     """
-    count = min(count, len(batch.noisy))
+    count = min(count, batch.length)
+    if not count:
+        return []
     fields = [[None] * count if t is None else t.tensor_split(count) for t in batch]
     return [Batch(*part) for part in zip(*fields, strict=True)]
 
@@ -60,7 +70,8 @@ def to_images(
 
     With `channels_last` the channels of a pixel stay side by side in memory, as they are stored.
     """
-    turns = batch.turns.to(device, non_blocking=True)
+    # Known on the host, where looking costs no wait for the device.
+    turns = batch.turns.to(device, non_blocking=True) if batch.turns.any() else None
 
     def made(stored: Tensor) -> Tensor:
         planes = turned(_sent(stored, device), turns, channels_last=channels_last)
@@ -73,27 +84,31 @@ def to_images(
     )
 
 
-def turned(patches: Tensor, turns: Tensor, *, channels_last: bool = False) -> Tensor:
+def turned(patches: Tensor, turns: Tensor | None, *, channels_last: bool = False) -> Tensor:
     """Square patches [B, P, P, C], each in one of its eight positions, as [B, C, P, P].
 
-    `turns` is int64 [B], as in `Batch`.
+    `turns` is int64 [B], as in `Batch`, or None, with which patches may be of any shape.
     """
     if patches.device.type == "cpu":
-        return turned_one_by_one(patches, turns, channels_last=channels_last)
+        upright = torch.zeros(len(patches), dtype=torch.int64) if turns is None else turns
+        return turned_one_by_one(patches, upright, channels_last=channels_last)
+    if turns is None:
+        planes = patches.permute(0, 3, 1, 2)
+        return planes if channels_last else planes.contiguous()
     return turned_together(patches, turns, channels_last=channels_last)
 
 
 def turned_one_by_one(patches: Tensor, turns: Tensor, *, channels_last: bool) -> Tensor:
     """`turned` by OpenCV, patch by patch: ten times as fast on a CPU as the other way."""
-    count, side, _, channels = patches.shape
+    count, height, width, channels = patches.shape
     stored = zip(patches.numpy(), turns.tolist(), strict=True)
     if channels_last or channels == 1:
         out = torch.empty_like(patches)
         for slot, (patch, turn) in zip(out.numpy(), stored, strict=True):
             turn_into(slot, patch, turn=turn)
         return out.permute(0, 3, 1, 2)
-    planes = torch.empty((count, channels, side, side), dtype=patches.dtype)
-    upright = np.empty((side, side, channels), patches.numpy().dtype)
+    planes = torch.empty((count, channels, height, width), dtype=patches.dtype)
+    upright = np.empty((height, width, channels), patches.numpy().dtype)
     for slot, (patch, turn) in zip(planes.numpy(), stored, strict=True):
         turn_into(upright, patch, turn=turn)
         cv2.split(upright, list(slot))
@@ -118,11 +133,13 @@ def floats(planes: Tensor, *, bit_depth: int) -> Tensor:
 
 
 def turn_into(out: Pixels, patch: Pixels, *, turn: int) -> None:
-    """Write a square patch [P, P, C] into `out` in one of its eight positions.
+    """Write a patch [H, W, C] into `out` in one of its eight positions.
 
     `turn` 0 to 3 counts quarter turns anticlockwise, as in `np.rot90`; 4 to 7 are the same of the
-    mirror image, left and right exchanged.
+    mirror image, left and right exchanged. Odd ones exchange the sides: `out` is [W, H, C] then.
     """
+    shape = patch.shape if turn % 2 == 0 else patch.swapaxes(0, 1).shape
+    assert out.shape == shape, "OpenCV would leave `out` as it was"
     if turn == 0:
         out[...] = patch
     elif turn in _ROTATIONS:

@@ -121,19 +121,26 @@ def add_grain(
     return _shaded(image, field)
 
 
-def shade_spine(image: FloatImage, *, strength: float, reach: float = 0.12) -> FloatImage:
+def shade_spine(
+    image: FloatImage,
+    *,
+    strength: float,
+    reach: float = 0.12,
+    place: tuple[int, int] | None = None,
+) -> FloatImage:
     """The page bends away from the glass near the spine and gets less light.
 
     At the spine a share |strength| of the light is lost, fading over `reach` of the width. The
-    spine is on the left, or on the right for a negative strength.
+    spine is on the left, or on the right for a negative strength. Where the image is a window of a
+    page, `place` is the window's left edge and the page's width, in pixels.
     """
     if strength == 0.0:
         return image
-    width = image.shape[1]
-    distance = np.arange(width, dtype=np.float32) / (reach * width)
+    left, width = place or (0, image.shape[1])
+    columns = np.arange(left, left + image.shape[1], dtype=np.float32)
+    distance = (columns if strength > 0 else width - 1 - columns) / (reach * width)
     light = (1.0 - abs(strength) * np.exp(-distance)).astype(np.float32)  # [W]
-    towards = light if strength > 0 else light[::-1]
-    return _shaded(image, np.broadcast_to(towards, image.shape[:2]))
+    return _shaded(image, np.broadcast_to(light, image.shape[:2]))
 
 
 def warp(image: FloatImage, *, reach: float, rng: np.random.Generator) -> FloatImage:

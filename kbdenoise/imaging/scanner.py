@@ -101,11 +101,17 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
 
 
 def print_and_scan(
-    clean: FloatImage, *, back: FloatImage | None, scanner: Scanner, rng: np.random.Generator
+    clean: FloatImage,
+    *,
+    back: FloatImage | None,
+    scanner: Scanner,
+    rng: np.random.Generator,
+    place: tuple[int, int] | None = None,
 ) -> FloatImage:
     """The scan of a clean page whose sheet carries `back` (same shape) on its other side.
 
-    Both are float32 [H, W, 3] in [0, 1], and so is the result. `back` None is a blank back.
+    Both are float32 [H, W, 3] in [0, 1], and so is the result. `back` None is a blank back. Where
+    `clean` is a window of a page, `place` is its left edge and the page's width, in pixels.
     Raises SettingsError for a page that is not RGB, or a back of another shape.
     """
     _check_page(clean, back)
@@ -115,7 +121,7 @@ def print_and_scan(
         page = bleed_through(page, back=back, weight=scanner.bleed)
     page = add_grain(page, strength=scanner.grain, rng=rng)
     page = add_stains(page, count=scanner.stains, rng=rng)
-    page = shade_spine(page, strength=scanner.spine)
+    page = shade_spine(page, strength=scanner.spine, place=place)
     page = colour_transition(
         page,
         black=scanner.black,

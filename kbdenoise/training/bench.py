@@ -141,15 +141,17 @@ def bench(
 
 
 def _loading(session: Session) -> Callable[[int], object]:
+    sampler = session.samplers.of(0)
+
     def load(step: int) -> object:
-        batch = session.sampler.batch(step)
+        batch = sampler.batch(step)
         return to_images(batch, device=session.device.kind, channels_last=session.channels_last)
 
     return load
 
 
 def _stepping(session: Session) -> Callable[[int], object]:
-    batch = session.sampler.batch(0)
+    batch = session.samplers.of(0).batch(0)
     return lambda step: take_step(session, batch, progress=silent)
 
 

@@ -67,6 +67,8 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
         alarm = ""
         with closing(session.batches()) as batches:
             while not alarm and not _ending(session, clock, asked_to_stop):
+                if session.next_stage():
+                    break
                 rate = set_rate(session)
                 batch = _next(batches, clock, progress)
                 pulse = take_step(session, batch, progress=progress)
@@ -78,6 +80,8 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
                 elif not alarm and _wants_saving(session, clock):
                     _saved(session, clock, progress)
         stopped_by = _ending(session, clock, asked_to_stop)
+        if not alarm and not stopped_by:
+            continue  # with the batches of the next stage
         if not (alarm := alarm or _finish(session, stopped_by, clock, progress)):
             return stopped_by
         go_back(session, alarm, clock, progress)
@@ -271,7 +275,7 @@ def _report(session: Session, clock: Clock, rate: float, progress: Progress) -> 
         "step": session.now.step,
         "loss": session.now.mean_loss,
         "lr": rate,
-        "images_per_s": steps_per_s * session.config.data.batch,
+        "images_per_s": steps_per_s * session.stage.batch,
         "left_s": left_s,
     }
     share = session.now.elapsed_s / (session.now.elapsed_s + left_s)

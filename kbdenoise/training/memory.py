@@ -22,6 +22,7 @@ from kbdenoise.models.build import build_model
 from kbdenoise.models.memory import training_memory
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.tone import ToneThen
+from kbdenoise.notation import Stage
 
 _USABLE = 0.85  # of the free memory: estimates leave out workspaces and fragments
 _LARGEST_BATCH = 64  # that `--batch auto` takes; larger ones learn no faster a patch
@@ -30,55 +31,104 @@ _LONGEST_SEGMENT = 6  # layers in a row that are checkpointed together
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
-    """How large a batch is, in how many pieces each process takes its share, and why."""
+    """How large a stage's batch is, in how many pieces each process takes its share, and why."""
 
     batch: int
     pieces: int
     needed_bytes: float
     """Of one process, at the moment when it is most."""
     free_bytes: float
+    side: int
+    """Of a patch or of the largest page, in px."""
+    largest: int = 0
+    """Side in px to which pages have to be cropped for the memory's sake; 0 means none."""
 
     @property
     def text(self) -> str:
         """One line for the screen."""
         parts = f"in {self.pieces} pieces" if self.pieces > 1 else "at once"
+        crop = f"; pages are cropped to {self.largest} px" if self.largest else ""
         return (
             f"about {self.needed_bytes / 2**30:.2g} of {self.free_bytes / 2**30:.3g} GiB free, "
-            f"for a batch of {self.batch} {parts}"
+            f"for {self.batch} x {self.side} px {parts}{crop}"
         )
 
 
-def plan_memory(
-    info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, processes: int = 1
-) -> MemoryPlan:
-    """Choose batch and pieces, where the settings leave them open, for the memory that is free.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a model's training takes of one process's memory, as a straight line of the pixels."""
 
-    A batch of 0 becomes the largest power of two, up to 64 a process, that fits at once. Raises
-    NoMemoryError where not even one patch fits, unless the pieces are given.
+    name: str
+    multiple: int
+    fixed_bytes: float
+    """Weights, moments and the like."""
+    bytes_per_pixel: float
+    free_bytes: float
+    processes: int
+    accumulate: int
+    """Pieces, where the person gave them; 0 leaves them to be found."""
+
+    @classmethod
+    def of(
+        cls, info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, processes: int = 1
+    ) -> "Needs":
+        """Estimated from batches of one and two patches."""
+        stage = max(config.stages, key=lambda stage: stage.patch)
+        side = max(stage.patch, 2 * info.multiple)
+        one, two = (_bytes(info, config, device, side=side, batch=n) for n in (1, 2))
+        free = float(free_memory_bytes(device))
+        return cls(
+            name=info.name,
+            multiple=info.multiple,
+            fixed_bytes=max(0.0, 2 * one - two),
+            bytes_per_pixel=max(1.0, two - one) / side**2,
+            free_bytes=free / processes if device.kind == "cpu" else free,
+            processes=processes,
+            accumulate=config.memory.accumulate,
+        )
+
+    def total(self, *, side: int, batch: int) -> float:
+        """Bytes of training on so many patches of `side` px at once."""
+        return self.fixed_bytes + self.bytes_per_pixel * batch * side**2
+
+    @property
+    def pixels(self) -> float:
+        """How many pixels fit at once."""
+        return (_USABLE * self.free_bytes - self.fixed_bytes) / self.bytes_per_pixel
+
+
+def plan_stage(needs: Needs, stage: Stage, *, page: int) -> MemoryPlan:
+    """Choose batch and pieces of a stage, where the settings leave them open.
+
+    A batch of 0 becomes the largest power of two, up to 64 a process, that fits at once. `page` is
+    the side of a square as large as the largest page, in px. Raises NoMemoryError where not even
+    one patch fits, unless the pieces are given.
     """
-    free, one, more = float(free_memory_bytes(device)), *_needs(info, config, device)
-    if device.kind == "cpu":
-        free /= processes  # they share the machine's
-    each = max(1.0, more - one)  # bytes of one patch beside others
-    fitting = 1 + math.floor((free * _USABLE - one) / each)
-    given = config.memory.accumulate
-    if fitting < 1 and not given:
+    side, largest = stage.patch, 0
+    if stage.pages:
+        fits = int(max(needs.pixels, 0.0) ** 0.5) // needs.multiple * needs.multiple
+        side = page if page <= fits or needs.accumulate else max(fits, needs.multiple)
+        largest = side if side < page else 0
+    fitting = math.floor(needs.pixels / side**2)
+    if fitting < 1 and not needs.accumulate:
         raise NoMemoryError(
-            f"a training step of {info.name} on one patch of {config.data.patch} px takes about "
-            f"{one / 2**30:.2g} GiB, but {free / 2**30:.2g} GiB are free",
+            f"a training step of {needs.name} on one patch of {side} px takes about "
+            f"{needs.total(side=side, batch=1) / 2**30:.2g} GiB, but "
+            f"{needs.free_bytes / 2**30:.2g} GiB are free",
             hint="use --checkpointing, a smaller --patch, or a smaller --size or --width; or "
             "--accumulate with any number to try it all the same",
         )
-    batch = config.data.batch or processes * 2 ** int(
-        math.log2(min(max(fitting, 1), _LARGEST_BATCH))
-    )
-    share = -(-batch // processes)
-    pieces = min(given or -(-share // max(fitting, 1)), share)
+    most = 2 ** int(math.log2(min(max(fitting, 1), _LARGEST_BATCH)))
+    batch = stage.batch or needs.processes * most
+    share = -(-batch // needs.processes)
+    pieces = min(needs.accumulate or -(-share // max(fitting, 1)), share)
     return MemoryPlan(
         batch=batch,
         pieces=pieces,
-        needed_bytes=one + (-(-share // pieces) - 1) * each,
-        free_bytes=free,
+        needed_bytes=needs.total(side=side, batch=-(-share // pieces)),
+        free_bytes=needs.free_bytes,
+        side=side,
+        largest=largest,
     )
 
 
@@ -98,24 +148,22 @@ def checkpoint_blocks(model: nn.Module) -> None:
         block.forward = partial(_in_turn, parts)  # type: ignore[method-assign]
 
 
-def _needs(info: ModelInfo, config: TrainConfig, device: DeviceChoice) -> tuple[float, float]:
-    """Bytes of training on one patch, and on two."""
-    totals = []
-    for batch in (1, 2):
-        with torch.device("meta"):
-            model = build_model(info.name, channels=info.channels, **info.hyperparameters)
-        if config.memory.checkpointing:
-            checkpoint_blocks(model)
-        memory = training_memory(
-            model,
-            channels=info.channels,
-            patch=config.data.patch,
-            batch=batch,
-            amp=bool(device.autocast),
-            average=bool(config.optimiser.ema),
-        )
-        totals.append(float(memory.total_bytes))
-    return totals[0], totals[1]
+def _bytes(
+    info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, side: int, batch: int
+) -> int:
+    with torch.device("meta"):
+        model = build_model(info.name, channels=info.channels, **info.hyperparameters)
+    if config.memory.checkpointing:
+        checkpoint_blocks(model)
+    memory = training_memory(
+        model,
+        channels=info.channels,
+        patch=side,
+        batch=batch,
+        amp=bool(device.autocast),
+        average=bool(config.optimiser.ema),
+    )
+    return memory.total_bytes
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

@@ -1,5 +1,6 @@
 """Everything a training run needs before its first step: data, model, split, session."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from torch import nn
 
 from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
+from kbdenoise.data.augment import Augmentation
 from kbdenoise.data.pairs import find_pairs
-from kbdenoise.data.patches import PatchSampler
 from kbdenoise.data.splits import Split, evenly, group_names, split_groups
+from kbdenoise.data.stages import Samplers
 from kbdenoise.data.store import Store, open_store
 from kbdenoise.devices import DeviceChoice, suited
 from kbdenoise.errors import SettingsError
@@ -22,13 +24,19 @@ from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import load_weights
 from kbdenoise.models.widest import smaller_hint
 from kbdenoise.models.zoo import find_model, named_size
-from kbdenoise.notation import parse_hyper
+from kbdenoise.notation import Stage, parse_hyper
 from kbdenoise.progress import Fact, Progress, counting
 from kbdenoise.runs.folder import Run, RunRecord, environment, now, write_json
 from kbdenoise.team import ALONE, Team
 from kbdenoise.training.distributed import wrapped
 from kbdenoise.training.ema import WeightAverage
-from kbdenoise.training.memory import MemoryPlan, checkpoint_blocks, plan_memory, with_batch
+from kbdenoise.training.memory import (
+    MemoryPlan,
+    Needs,
+    checkpoint_blocks,
+    plan_stage,
+    with_batch,
+)
 from kbdenoise.training.objective import Objective, make_objective
 from kbdenoise.training.optimisers import make_optimiser
 from kbdenoise.training.session import Session, rate_plan
@@ -54,13 +62,14 @@ class Material:
     local: LocalContest
     store: Store
     split: Split
-    sampler: PatchSampler
+    samplers: Samplers
     groups: tuple[str, ...]
     info: ModelInfo
     metric: Metric
     device: DeviceChoice
     team: Team
-    memory: MemoryPlan
+    plans: tuple[MemoryPlan, ...]
+    """For each stage."""
     objective: Objective
     config: TrainConfig
     """The settings, with the batch that was found where it was left to be found."""
@@ -88,36 +97,37 @@ def gather(
         start, info = _started_model(config, local)
     info = info or _model_info(config, contest.channels)
     _check_parameters(info, config.model.max_params or contest.max_parameters)
-    _check_patch(info, config.data.patch)
     device = suited(device, model=info.name, fp16=info.fp16_autocast, bf16=info.bf16_autocast)
-    memory = plan_memory(info, config, device, processes=team.size)
-    config = with_batch(config, memory.batch)
-    _check_batch(config, team)
-    objective = _objective(config, channels=contest.channels, device=device)
+    stages = config.stages
+    for stage in stages:
+        _check_patch(info, stage, staged=bool(config.data.stages))
     pairs = team.after_leader(lambda: open_pairs(local, config, progress))
+    needs = Needs.of(info, config, device, processes=team.size)
+    page = max(math.isqrt(h * w) for h, w in map(pairs.store.size, pairs.split.train))
+    plans = tuple(plan_stage(needs, stage, page=page) for stage in stages)
+    if not config.data.batch:
+        config = with_batch(config, plans[0].batch)
+    _check_batches(config, team)
+    samplers = _samplers(
+        pairs,
+        config,
+        info,
+        pinned=device.kind == "cuda",
+        largest=min((plan.largest for plan in plans if plan.largest), default=0),
+        share=team.share,
+    )
     material = Material(
         local=local,
         store=pairs.store,
         split=pairs.split,
-        sampler=PatchSampler(
-            pairs.store,
-            pairs.split.train,
-            patch=config.data.patch,
-            batch=config.data.batch,
-            seed=config.data.seed,
-            flips=config.data.flips,
-            turns=config.data.turns,
-            multiple=info.multiple,
-            pages=info.sees_page,
-            pinned=device.kind == "cuda",
-        ),
+        samplers=samplers,
         groups=pairs.groups,
         info=info,
         metric=pairs.metric,
         device=device,
         team=team,
-        memory=memory,
-        objective=objective,
+        plans=plans,
+        objective=_objective(config, channels=contest.channels, device=device),
         config=config,
         start=start,
     )
@@ -193,12 +203,13 @@ def _check_parameters(info: ModelInfo, limit: int) -> None:
         )
 
 
-def _check_patch(info: ModelInfo, patch: int) -> None:
-    if patch % info.multiple:
+def _check_patch(info: ModelInfo, stage: Stage, *, staged: bool) -> None:
+    if stage.patch % info.multiple:
+        fitting = max(1, stage.patch // info.multiple) * info.multiple
+        written = f"--stages {stage.patch}x{stage.batch}" if staged else f"--patch {stage.patch}"
         raise SettingsError(
-            f"--patch {patch} does not suit {info.name}, whose sides are multiples of "
-            f"{info.multiple} px",
-            hint=f"use --patch {max(1, patch // info.multiple) * info.multiple}",
+            f"{written} does not suit {info.name}, whose sides are multiples of {info.multiple} px",
+            hint=f"use {fitting}x{stage.batch} in --stages" if staged else f"use --patch {fitting}",
         )
 
 
@@ -216,6 +227,39 @@ def _objective(config: TrainConfig, *, channels: int, device: DeviceChoice) -> O
             hint="leave the adversarial term out",
         )
     return objective
+
+
+def _samplers(
+    pairs: Pairs,
+    config: TrainConfig,
+    info: ModelInfo,
+    *,
+    pinned: bool,
+    largest: int,
+    share: tuple[int, int],
+) -> Samplers:
+    """What makes the patches of each stage. Raises SettingsError if pictures are too small."""
+    wanted = config.augmentation
+    return Samplers(
+        store=pairs.store,
+        indices=pairs.split.train,
+        stages=config.stages,
+        seed=config.data.seed,
+        flips=wanted.flips,
+        turns=wanted.turns,
+        augmentation=Augmentation(
+            mixup=wanted.mixup,
+            noise=wanted.noise,
+            camera_noise=wanted.camera_noise,
+            print_scan=wanted.print_scan,
+        ),
+        multiple=info.multiple,
+        pages=info.sees_page,
+        pinned=pinned,
+        largest=largest,
+        share=share,
+        option="--stages with sides of" if config.data.stages else "--patch",
+    )
 
 
 def data_fact(pairs: Pairs | Material, config: TrainConfig) -> Fact:
@@ -242,7 +286,7 @@ def _facts(material: Material) -> list[Fact]:
             + (f", from {config.model.init}" if material.start is not None else ""),
         ),
         Fact(label="device", text=material.device.text + _team_text(material.team)),
-        Fact(label="memory", text=material.memory.text),
+        *(Fact(label="memory", text=plan.text) for plan in material.plans),
     ]
 
 
@@ -250,11 +294,13 @@ def _team_text(team: Team) -> str:
     return f"; {team.size} processes" if team.size > 1 else ""
 
 
-def _check_batch(config: TrainConfig, team: Team) -> None:
-    if config.data.batch < team.size:
+def _check_batches(config: TrainConfig, team: Team) -> None:
+    least = min(stage.batch for stage in config.stages)
+    if least < team.size:
         raise SettingsError(
-            f"--batch {config.data.batch} is too small for {team.size} processes",
-            hint=f"use --batch {team.size} or more, or fewer processes",
+            f"a batch of {least} is too small for {team.size} processes",
+            hint=f"use a --batch of {team.size} or more, in every one of --stages; or fewer "
+            "processes",
         )
 
 
@@ -319,7 +365,8 @@ def build_session(run: Run, record: RunRecord, material: Material) -> Session:
         info=info,
         store=material.store,
         split=material.split,
-        sampler=material.sampler,
+        samplers=material.samplers,
+        plans=material.plans,
         model=model,
         network=wrapped(model, team=material.team, device=device),
         average=average,
@@ -328,7 +375,7 @@ def build_session(run: Run, record: RunRecord, material: Material) -> Session:
         scaler=torch.amp.GradScaler(device.kind, enabled=device.autocast == "float16"),
         plan=rate_plan(config),
     )
-    session.now.pieces = material.memory.pieces
+    session.now.pieces = material.plans[0].pieces
     return session
 
 

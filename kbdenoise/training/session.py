@@ -8,19 +8,21 @@ from torch import nn
 
 from kbdenoise.config import TrainConfig
 from kbdenoise.data.batches import Batch
-from kbdenoise.data.patches import PatchSampler, prefetch
+from kbdenoise.data.patches import prefetch
 from kbdenoise.data.splits import Split, evenly
+from kbdenoise.data.stages import Samplers
 from kbdenoise.data.store import Store
 from kbdenoise.devices import DeviceChoice
 from kbdenoise.imaging.metrics import Metric
 from kbdenoise.models.build import channels_last
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import ModelCard
-from kbdenoise.notation import Amount, amount, seconds
+from kbdenoise.notation import Amount, Stage, amount, seconds, stage_at
 from kbdenoise.runs.folder import Run, RunRecord
 from kbdenoise.team import Team
 from kbdenoise.training.ema import WeightAverage
 from kbdenoise.training.guard import Watch
+from kbdenoise.training.memory import MemoryPlan
 from kbdenoise.training.objective import Objective
 from kbdenoise.training.schedules import Moment, RatePlan
 
@@ -42,6 +44,9 @@ class Counters:
     """Running mean of the loss, over about a hundred steps."""
     skipped_steps: int = 0
     """Steps whose gradient was not finite."""
+    stage: int = 0
+    stage_began: int = 0
+    """The first step of the stage."""
     pieces: int = 1
     """A batch is taken in so many, one after the other."""
     rate_cut: float = 1.0
@@ -67,7 +72,9 @@ class Session:
     info: ModelInfo
     store: Store
     split: Split
-    sampler: PatchSampler
+    samplers: Samplers
+    plans: tuple[MemoryPlan, ...]
+    """What each stage needs of memory."""
     model: nn.Module
     network: nn.Module
     """The model as it is trained: itself, or wrapped for several processes."""
@@ -125,15 +132,31 @@ class Session:
         )
 
     def batches(self) -> Generator[Batch, None, None]:
-        """This process's share of the batches from the next step on, made ahead."""
-        return prefetch(self.sampler, start=self.now.step, stop=self.last_step)
+        """This process's share of the stage's batches from the next step on, made ahead."""
+        sampler = self.samplers.of(self.now.stage, first_step=self.now.stage_began)
+        return prefetch(sampler, start=self.now.step, stop=self.last_step)
+
+    @property
+    def stage(self) -> Stage:
+        """What the patches are at present."""
+        return self.samplers.stages[self.now.stage]
+
+    def next_stage(self) -> bool:
+        """Whether a new stage begins with the next step; then the session is in it."""
+        number = stage_at(self.samplers.stages, self.moment().run)
+        if number <= self.now.stage:
+            return False
+        self.now.stage, self.now.stage_began = number, self.now.step
+        self.now.pieces = self.plans[number].pieces
+        return True
 
 
 def total_steps(config: TrainConfig, *, pictures: int) -> int:
     """Optimiser steps of a whole run, from `--steps`, `--epochs` or `--samples`."""
     length = config.length
     patches = length.samples or length.epochs * pictures
-    return max(1, round(patches / config.data.batch)) if patches else length.steps
+    a_step = sum(stage.share * stage.batch for stage in config.stages)
+    return max(1, round(patches / a_step)) if patches else length.steps
 
 
 def rate_plan(config: TrainConfig) -> RatePlan:

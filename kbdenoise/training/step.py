@@ -42,7 +42,7 @@ def take_step(session: Session, batch: Batch, *, progress: Progress) -> Pulse:
                 sums = _gradients(session, batch)
             break
         except NoMemoryError:
-            if session.team.size > 1 or session.now.pieces >= len(batch.noisy):
+            if session.team.size > 1 or session.now.pieces >= batch.length:
                 raise
         session.now.pieces *= 2
         session.optimiser.zero_grad(set_to_none=True)
@@ -58,7 +58,7 @@ def take_step(session: Session, batch: Batch, *, progress: Progress) -> Pulse:
         _put_back(session, buffers)
     session.scaler.update()
     session.now.step += 1
-    session.now.samples += session.config.data.batch
+    session.now.samples += session.stage.batch
     return pulse
 
 
@@ -85,7 +85,7 @@ def _piece(session: Session, piece: Batch, *, last: bool) -> torch.Tensor:
         restored = restored.float()
         losses = session.objective(restored, images.clean)  # [b]
         # Gradients of processes are averaged, but each has the share of the loss that it has.
-        share = session.team.size / session.config.data.batch
+        share = session.team.size / session.stage.batch
         session.scaler.scale(losses.sum() * share).backward()
     with torch.no_grad():
         error = (restored - images.clean).square().mean(dim=(1, 2, 3)).sum()
@@ -99,7 +99,7 @@ def _pulse(session: Session, sums: torch.Tensor) -> Pulse:
     limit = session.config.optimiser.clip or math.inf
     norm = torch.nn.utils.clip_grad_norm_(session.model.parameters(), limit)
     *local, length = torch.cat([sums, norm.reshape(1).to(sums)]).tolist()
-    loss, error, nothing = (v / session.config.data.batch for v in session.team.total(local))
+    loss, error, nothing = (v / session.stage.batch for v in session.team.total(local))
     finite = math.isfinite(length) and math.isfinite(loss) and math.isfinite(error)
     return Pulse(loss=loss, error=error, nothing=nothing, finite=finite)
 

@@ -3,10 +3,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis.strategies import booleans, integers
 
 from kbdenoise.data.batches import (
     Batch,
     floats,
+    pieces,
     to_images,
     turn_into,
     turned_one_by_one,
@@ -93,6 +96,65 @@ def test_both_sides_and_the_page_are_turned_alike(dtype: type, channels_last: bo
         ):
             expected = positioned(stored.numpy()[i], turn) / top
             np.testing.assert_allclose(made[i].permute(1, 2, 0), expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_rectangle_is_turned_as_by_numpy(dtype: type) -> None:
+    patch = random_pixels(20, 23, 3, dtype=dtype)[3:12, 5:19]
+    for turn in range(8):
+        expected = positioned(patch, turn)
+        out = np.zeros(expected.shape, dtype)
+
+        turn_into(out, patch, turn=turn)
+
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_a_rectangle_does_not_fit_into_its_own_place_on_its_side() -> None:
+    patch = random_pixels(9, 14, 3)
+
+    for turn in (1, 3, 5, 7):
+        with pytest.raises(AssertionError):
+            turn_into(np.zeros_like(patch), patch, turn=turn)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pages_that_are_not_square_become_images(
+    dtype: type, channels: int, channels_last: bool
+) -> None:
+    noisy = torch.from_numpy(random_pixels(3, 7, 12, channels, dtype=dtype))
+    clean = torch.from_numpy(np.iinfo(dtype).max - noisy.numpy())
+    batch = Batch(noisy=noisy, clean=clean, turns=torch.zeros(3, dtype=torch.int64))
+
+    images = to_images(batch, channels_last=channels_last)
+
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert images.noisy.is_contiguous(memory_format=layout)
+    expected = noisy.numpy() / np.float32(np.iinfo(dtype).max)
+    np.testing.assert_allclose(images.noisy.permute(0, 2, 3, 1), expected, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(images.noisy + images.clean, 1.0, rtol=0, atol=1e-6)
+
+
+@settings(deadline=None)
+@given(count=integers(1, 12), length=integers(0, 9), page=booleans())
+def test_pieces_are_nearly_equal_and_make_up_the_batch(count: int, length: int, page: bool) -> None:
+    whole = batch_of_all_turns(channels=1, dtype=np.uint8, page=page)
+    batch = Batch(*(None if t is None else t[:length] for t in whole))
+
+    parts = pieces(batch, count)
+
+    lengths = [part.length for part in parts]
+    assert len(parts) == min(count, length) and sum(lengths) == length
+    assert not parts or max(lengths) - min(lengths) <= 1
+    for number, stored in enumerate(batch):
+        got = [part[number] for part in parts]
+        if stored is None:
+            assert got == [None] * len(parts)
+        elif parts:
+            torch.testing.assert_close(torch.cat(got), stored, rtol=0, atol=0)
+            assert got[0].data_ptr() == stored.data_ptr()
 
 
 def test_a_network_that_sees_no_page_is_given_none() -> None:

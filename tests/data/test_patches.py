@@ -4,17 +4,15 @@ import time
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis.strategies import booleans, integers
+from hypothesis.strategies import booleans, integers, sampled_from
 
-from kbdenoise.data.pairs import find_pairs
+from kbdenoise.data.augment import Augmentation
 from kbdenoise.data.patches import PatchSampler, prefetch
-from kbdenoise.data.store import Store, open_store
+from kbdenoise.data.store import Store
 from kbdenoise.errors import DataError, SettingsError
-from kbdenoise.imaging.files import Pixels, write_pixels
+from kbdenoise.imaging.files import Pixels
 from kbdenoise.imaging.thumbnail import thumbnail
 from kbdenoise.models.spec import PAGE_SIDE
-
-SIZES = ((16, 16), (16, 40), (33, 17), (25, 29))
 
 # (flips, turns) -> the positions that a patch may take
 ALLOWED = {
@@ -25,21 +23,9 @@ ALLOWED = {
 }
 
 
-def make_store(make_contest, *, channels: int = 3, bits: int = 8) -> Store:
-    """Four pictures of different sizes in which clean = top - noisy, and no two patches agree."""
-    local = make_contest(pages=0, tests=0)
-    top = 2**bits - 1
-    for number, (height, width) in enumerate(SIZES):
-        shape, dtype = (height, width, channels), np.uint8 if bits == 8 else np.uint16
-        noisy = np.random.default_rng(number).integers(0, top + 1, shape, dtype=dtype)
-        write_pixels(local.noisy / f"{number}.png", noisy)
-        write_pixels(local.clean / f"{number}.png", top - noisy)
-    return open_store(local, find_pairs(local), channels=channels)
-
-
 @pytest.fixture
-def store(make_contest) -> Store:
-    return make_store(make_contest)
+def store(make_store) -> Store:
+    return make_store()
 
 
 def origin(patch: Pixels, store: Store) -> tuple[int, int, int]:
@@ -124,6 +110,87 @@ def test_every_picture_is_drawn_once_a_pass(store, batch):
     assert len({tuple(one) for one in passes}) > 1
 
 
+def test_patches_are_those_of_runs_before_there_were_stages(store):
+    seed, step = 2**40 + 3, 11
+
+    batch = PatchSampler(store, range(4), patch=9, batch=6, seed=seed).batch(step)
+
+    draws = np.random.default_rng([seed, 0, step]).random((6, 3))
+    for slot, (down, along, turn) in enumerate(draws):
+        done, position = divmod(step * 6 + slot, 4)
+        picture = int(np.random.default_rng([seed, 1, done]).permutation(4)[position])
+        height, width = store.size(picture)
+        top, left = int(down * (height - 8)), int(along * (width - 8))
+        window = np.s_[top : top + 9, left : left + 9]
+        np.testing.assert_array_equal(batch.noisy[slot], store.noisy(picture)[window])
+        np.testing.assert_array_equal(batch.clean[slot], store.clean(picture)[window])
+        assert batch.turns[slot] == int(8 * turn)
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_a_stage_counts_its_passes_from_its_first_step(store, stage):
+    sampler = PatchSampler(store, [0, 1, 3], patch=16, batch=2, seed=1, stage=stage, first_step=101)
+
+    patches = [one for step in range(101, 113) for one in sampler.batch(step).noisy.numpy()]
+    drawn = [origin(one, store)[0] for one in patches]
+
+    assert all(sorted(drawn[i : i + 3]) == [0, 1, 3] for i in range(0, 24, 3))
+
+
+def test_stages_draw_different_patches_in_different_orders(store):
+    batches = [
+        PatchSampler(store, range(4), patch=12, batch=16, seed=1, stage=stage, first_step=5).batch(
+            5
+        )
+        for stage in range(3)
+    ]
+
+    places = [[origin(one, store) for one in batch.noisy.numpy()] for batch in batches]
+    orders = [tuple(picture for picture, _, _ in one) for one in places]
+    assert len(set(orders)) == 3
+    assert len({tuple(batch.turns.tolist()) for batch in batches}) == 3
+    assert not set(places[0]) & set(places[1]) & set(places[2])
+
+
+ALL = Augmentation(mixup=0.5, noise=0.1, camera_noise=0.1, print_scan=0.5)
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    batch=integers(1, 7),
+    size=integers(1, 5),
+    step=integers(0, 10**6),
+    stage=integers(0, 3),
+    pages=booleans(),
+    augmentation=sampled_from([Augmentation(), ALL]),
+)
+def test_shares_are_slots_of_the_whole_batch(store, batch, size, step, stage, pages, augmentation):
+    def sampler(share: tuple[int, int]) -> PatchSampler:
+        return PatchSampler(
+            store,
+            range(4),
+            patch=13,
+            batch=batch,
+            seed=3,
+            pages=pages,
+            augmentation=augmentation,
+            share=share,
+            stage=stage,
+        )
+
+    whole = sampler((0, 1)).batch(step)
+    shares = [sampler((rank, size)).batch(step) for rank in range(size)]
+
+    assert sum(share.length for share in shares) == whole.length == batch
+    for rank, share in enumerate(shares):
+        for mine, everyones in zip(share, whole, strict=True):
+            assert (mine is None) == (everyones is None)
+            if mine is not None:
+                np.testing.assert_array_equal(mine.numpy(), everyones.numpy()[rank::size])
+
+
 def test_a_picture_smaller_than_the_patch_is_named_with_a_cure(store):
     with pytest.raises(SettingsError) as caught:
         PatchSampler(store, range(4), patch=20, batch=1, seed=0)
@@ -141,8 +208,8 @@ def test_no_pictures_are_an_error(store):
 
 
 @pytest.mark.parametrize(("channels", "bits"), [(1, 8), (3, 8), (3, 16)])
-def test_every_patch_comes_with_its_whole_picture(make_contest, channels, bits):
-    store = make_store(make_contest, channels=channels, bits=bits)
+def test_every_patch_comes_with_its_whole_picture(make_store, channels, bits):
+    store = make_store(channels=channels, bits=bits)
     sampler = PatchSampler(store, range(4), patch=16, batch=40, seed=3, pages=True)
 
     batch = sampler.batch(5)
@@ -177,7 +244,7 @@ def test_batches_with_pages_repeat_by_seed_and_step_whatever_came_before(store):
 def test_a_pictures_page_is_made_once(store, monkeypatch):
     made = []
     monkeypatch.setattr(
-        "kbdenoise.data.patches.thumbnail",
+        "kbdenoise.data.cutting.thumbnail",
         lambda pixels, side: made.append(pixels.shape) or thumbnail(pixels, side=side),
     )
     sampler = PatchSampler(store, [0, 1, 3], patch=16, batch=4, seed=1, pages=True)
@@ -242,8 +309,15 @@ def test_closing_early_ends_the_threads():
     assert not threads_of_prefetch()
 
 
-def test_prefetched_patches_are_those_of_their_steps(store):
-    sampler = PatchSampler(store, range(4), patch=12, batch=5, seed=7)
+@pytest.mark.parametrize("augmentation", [Augmentation(), ALL])
+def test_prefetched_patches_are_those_of_their_steps(store, augmentation):
+    def sampler() -> PatchSampler:
+        return PatchSampler(
+            store, range(4), patch=12, batch=5, seed=7, pages=True, augmentation=augmentation
+        )
 
-    for step, batch in enumerate(prefetch(sampler, start=3, stop=30), start=3):
-        np.testing.assert_array_equal(batch.noisy, sampler.batch(step).noisy)
+    alone = sampler()
+
+    for step, batch in enumerate(prefetch(sampler(), start=3, stop=30), start=3):
+        for ahead, expected in zip(batch, alone.batch(step), strict=True):
+            np.testing.assert_array_equal(ahead.numpy(), expected.numpy())

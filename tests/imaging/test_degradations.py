@@ -198,6 +198,16 @@ def test_the_spine_is_dark_on_its_side_and_the_far_side_is_not(strength):
     assert (np.diff(columns) >= 0).all()
 
 
+@pytest.mark.parametrize("strength", [0.1, -0.1])
+def test_a_window_of_a_page_has_the_pages_spine(strength):
+    whole = d.shade_spine(flat(1.0), strength=strength)
+    width = whole.shape[1]
+
+    part = d.shade_spine(flat(1.0)[:, 10:30], strength=strength, place=(10, width))
+
+    assert np.array_equal(part, whole[:, 10:30])
+
+
 def test_a_warp_of_a_slope_stays_within_its_reach():
     slope = np.linspace(0.2, 0.8, 200, dtype=np.float32)[None, :, None]
     page = np.broadcast_to(slope, (150, 200, 3)).copy()

@@ -101,7 +101,7 @@ def test_settings_tuned_for_the_file_s_model_apply(contest: LocalContest, tmp_pa
 
     runs = [train_from(tmp_path / f"{x}.pth", contest, tmp_path / x).run for x in "rd"]
 
-    flips = [tomllib.loads((r / "config.toml").read_text())["data"]["flips"] for r in runs]
+    flips = [tomllib.loads((r / "config.toml").read_text())["augmentation"]["flips"] for r in runs]
     assert flips == [False, True]
 
 

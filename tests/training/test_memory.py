@@ -17,7 +17,7 @@ from kbdenoise.models.zoo import MODELS
 from kbdenoise.progress import Event, Note
 from kbdenoise.resolving import resolve
 from kbdenoise.training import memory, step
-from kbdenoise.training.memory import MemoryPlan, checkpoint_blocks, plan_memory
+from kbdenoise.training.memory import MemoryPlan, Needs, checkpoint_blocks, plan_stage
 from kbdenoise.training.train import train
 
 TINY: dict[str, Any] = {
@@ -52,7 +52,8 @@ def plan(free: float, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Memory
     monkeypatch.setattr(memory, "free_memory_bytes", lambda device: free)
     config = resolve(TrainConfig(), ("test", TINY | changes))
     info = describe_model("unet", channels=3, width=16)
-    return plan_memory(info, config, choose_device("cpu"))
+    needs = Needs.of(info, config, choose_device("cpu"))
+    return plan_stage(needs, config.stages[0], page=500)
 
 
 def needed(batch: int, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> float:
@@ -91,10 +92,20 @@ def test_a_patch_that_does_not_fit_is_refused_before_anything_is_tried(
     assert plan(2**20, monkeypatch, patch=64, accumulate=3).pieces == 3
 
 
+def test_pages_are_cropped_to_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    enough = plan(1e12, monkeypatch, stages="pagex2:100%").needed_bytes / 0.85
+
+    assert plan(1.01 * enough, monkeypatch, stages="pagex2:100%").largest == 0
+    assert plan(0.99 * enough, monkeypatch, stages="pagex2:100%").pieces == 2
+    small = plan(0.3 * enough, monkeypatch, stages="pagex2:100%")
+    assert 300 < small.largest < 400 and small.largest % 8 == 0
+    assert "cropped to" in small.text
+
+
 def test_the_plan_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     text = plan(2**33, monkeypatch, batch=16, accumulate=4).text
 
-    assert "of 8 GiB free" in text and "batch of 16 in 4 pieces" in text
+    assert "of 8 GiB free" in text and "16 x 16 px in 4 pieces" in text
 
 
 def test_an_automatic_batch_is_written_into_the_run(contest: LocalContest, tmp_path: Path) -> None:

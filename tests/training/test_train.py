@@ -128,6 +128,23 @@ def test_a_resumed_run_is_bit_identical_to_one_never_stopped(
         }
 
 
+@pytest.mark.parametrize("model", ["unet", "tone"])
+def test_a_resumed_run_sees_the_same_augmented_patches(
+    contest: LocalContest, tmp_path: Path, model: str
+) -> None:
+    changes = TINY | {"model": model, "width": 4, "print_scan": 0.5}
+    changes |= {"mixup": 0.5, "noise": 0.1, "camera_noise": 0.1}
+    plain = train_tiny(contest, tmp_path / "plain", model=model, width=4)
+    whole = train(contest.folder, runs=tmp_path / "whole", **changes)
+
+    train(contest.folder, runs=tmp_path / "cut", progress=stop_at(5), **changes)
+    resumed = train(resume="last", runs=tmp_path / "cut")
+
+    assert_equal_weights(whole.run, resumed.run)
+    with pytest.raises(AssertionError):
+        assert_equal_weights(whole.run, plain.run)
+
+
 def test_a_run_killed_without_warning_resumes_to_the_same_weights(
     contest: LocalContest, tmp_path: Path
 ) -> None:
@@ -291,6 +308,10 @@ def test_a_damaged_state_is_refused_by_name(contest: LocalContest, tmp_path: Pat
         ({"patch": 64}, "patch"),
         ({"model": "kbnet_s"}, "kbnet-s"),
         ({"patch": 20}, "multiple"),
+        ({"stages": "16x2:50% 20x2:50%"}, "--stages 20x2 does not suit unet"),
+        ({"stages": "16x2:50% 64x2:50%"}, "use --stages with sides of 40 or smaller"),
+        ({"stages": "16x2:50%"}, "50 % together"),
+        ({"mixup": 1.5}, "mixup"),
         ({"max_params": 10}, "parameters"),
         ({"size": "huge"}, "size"),
         ({"fold": 7}, "fold"),
