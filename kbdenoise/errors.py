@@ -12,6 +12,8 @@ class KbdenoiseError(Exception):
     """The work failed (exit code 1)."""
 
     exit_code = 1
+    of_one_process = False
+    """Whether, of processes that work together, only this one has it and has to tell it."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -29,6 +31,8 @@ class DataError(KbdenoiseError):
 
 class NoMemoryError(DataError):
     """The work did not fit into the memory of its device."""
+
+    of_one_process = True
 
 
 class NotFiniteError(DataError):

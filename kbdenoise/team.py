@@ -15,11 +15,14 @@ from kbdenoise.errors import KbdenoiseError, SettingsError
 
 Value = TypeVar("Value")
 
+LAUNCHED = "KBDENOISE_LAUNCHED"
+"""Set in processes that `--gpus` has started."""
+
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class TeamBrokenError(KbdenoiseError):
-    """Another process of the team has ended."""
+    """Another process of the team has ended; where `--gpus` started them, it tells of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +77,22 @@ class Team:
         return box[0]
 
     def after_leader(self, work: Callable[[], Value]) -> Value:
-        """Do work that leaves files behind: first the leader, then, when it is done, the others."""
+        """Do work that leaves files behind: first the leader, then, when it is done, the others.
+
+        What the leader fails with, everyone fails with.
+        """
         if self.size == 1:
             return work()
-        import torch.distributed as dist
-
-        made = work() if self.leads else None
-        with _together():
-            dist.barrier()
-        return made if made is not None else work()
+        made: list[Value] = []
+        problem: KbdenoiseError | None = None
+        if self.leads:
+            try:
+                made.append(work())
+            except KbdenoiseError as error:
+                problem = error
+        if problem := self.told(problem):
+            raise problem
+        return made[0] if made else work()
 
 
 ALONE = Team()
@@ -97,7 +107,7 @@ def joined() -> Iterator[Team]:
     """
     import torch.distributed as dist
 
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+    if not is_in_team():
         yield ALONE
         return
     if dist.is_initialized():  # a person's own program has joined before
@@ -123,13 +133,25 @@ def _backend(local_rank: int) -> str:
     if not torch.cuda.is_available():
         return "gloo"
     if local_rank >= torch.cuda.device_count():
-        raise SettingsError(
+        error = SettingsError(
             f"process {local_rank} of this machine has no GPU of its own: there are "
             f"{torch.cuda.device_count()}",
             hint=f"use --nproc-per-node={torch.cuda.device_count()}",
         )
+        error.of_one_process = True
+        raise error
     torch.cuda.set_device(local_rank)
     return "cpu:gloo,cuda:nccl"
+
+
+def is_in_team() -> bool:
+    """Whether `torchrun` has started this process beside others; torch is not asked."""
+    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def speaks() -> bool:
+    """Whether this process has no team, or leads it; it may not have joined yet."""
+    return not is_in_team() or os.environ["RANK"] == "0"
 
 
 def is_broken_team(error: RuntimeError) -> bool:

@@ -36,6 +36,7 @@ from kbdenoise.cli.console import (
 )
 from kbdenoise.cli.options import Command
 from kbdenoise.errors import KbdenoiseError
+from kbdenoise.team import LAUNCHED, TeamBrokenError, speaks
 
 PANELS: dict[str, tuple[Command | typer.Typer, ...]] = {
     "Contest": (fetch.fetch, inspect.inspect, submit.submit),
@@ -97,12 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KbdenoiseError as error:
         if "--debug" in words:
             traceback.print_exc()
-        show_error(error.message, hint=error.hint)
+        if _is_ours_to_tell(error):
+            show_error(error.message, hint=error.hint)
         return error.exit_code
     except typer.TyperException as error:
-        return _show_usage_error(error)
+        return _show_usage_error(error) if speaks() else ASKED_WRONGLY
     except (KeyboardInterrupt, typer.Abort):
-        show_error("interrupted")
+        if speaks():
+            show_error("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         _let_go_of_stdout()
@@ -127,6 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hint="close other programs, or raise the limit (`ulimit -v`, or the container's)",
         )
         return FAILED
+
+
+def _is_ours_to_tell(error: KbdenoiseError) -> bool:
+    """Of processes that work together the leader tells what all have; each one its own."""
+    if isinstance(error, TeamBrokenError) and LAUNCHED in os.environ:
+        return False
+    return speaks() or error.of_one_process
 
 
 def _lacks_memory(error: Exception) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Self, TextIO
 from kbdenoise.cli.drawing import Drawer, LiveDrawer, PlainDrawer
 from kbdenoise.cli.words import printable, to_json
 from kbdenoise.progress import Event
+from kbdenoise.team import speaks
 
 DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
 """Exit codes of the program."""
@@ -29,6 +30,7 @@ class Console:
         self.command = command
         self.quiet = quiet
         self.as_json = as_json
+        self.speaks = speaks()  # of processes that work together only one does
         self._drawer: Drawer | None = None
         if debug:
             log_to_stderr()
@@ -58,7 +60,7 @@ class Console:
 
     def progress(self, event: Event) -> None:
         """Draw one event on stderr."""
-        if self.quiet:
+        if self.quiet or not self.speaks:
             return
         if self._drawer is None:
             live = is_terminal(sys.stderr)
@@ -68,6 +70,8 @@ class Console:
     def show(self, result: Any, *, text: str, short: str = "", next_command: str = "") -> None:
         """Write the result: `text` for a person, `short` when quiet, or the object as JSON."""
         self.close()
+        if not self.speaks:
+            return
         if self.as_json:
             write(sys.stdout, to_json(self.command, result))
         elif not self.quiet:
@@ -79,7 +83,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """A line on stderr beside the result, unless quiet."""
-        if not self.quiet:
+        if self.speaks and not self.quiet:
             self.close()
             write(sys.stderr, paint(f"  {printable(text)}", _DIM, sys.stderr), safe=True)
 

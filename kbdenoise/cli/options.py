@@ -6,6 +6,7 @@ configuration, and the library can tell what was asked for: default < preset < `
 
 import inspect
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from kbdenoise.cli.console import INTERRUPTED, Console, show_error
 from kbdenoise.config import ModelSettings, PredictConfig, TrainConfig
 from kbdenoise.errors import SettingsError
 from kbdenoise.presets import PRESETS, Preset, tuned
+from kbdenoise.team import is_in_team, speaks
 
 Settings = dict[str, Any]
 """Settings given as options, by their flat names; those not given are absent."""
@@ -68,6 +70,15 @@ DryRunOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
 PresetOption = Annotated[
     Preset, typer.Option("--preset", help="A word for twenty numbers; `settings train` shows them.")
+]
+GpusOption = Annotated[
+    str,
+    typer.Option(
+        "--gpus",
+        metavar="all|NUMBER",
+        help="Use several GPUs of this machine, a process each; with --device cpu so many on it.",
+        show_default=False,
+    ),
 ]
 ConfigOption = Annotated[
     Path | None,
@@ -163,6 +174,17 @@ def follow(*words: str, data: Path = DATA, runs: Path = RUNS) -> str:
     return shlex.join(["kbdenoise", *words, *extra])
 
 
+def on_gpus(wanted: str, *, device: str) -> None:
+    """Run this command in as many processes as `--gpus` wants, and end; nothing for one of them."""
+    if is_in_team():
+        return
+    from kbdenoise.launch import count_gpus, launch
+
+    processes = count_gpus(wanted, device=device)
+    if processes > 1:
+        raise typer.Exit(launch(sys.argv[1:], processes=processes))
+
+
 def option_name(setting: str) -> str:
     """`time_limit` -> `--time-limit`."""
     return "--" + setting.replace("_", "-")
@@ -213,7 +235,8 @@ def _faced(
             with Console(words, quiet=quiet, as_json=as_json, debug=debug) as console:
                 function(console=console, **given)
         except KeyboardInterrupt:  # Typer would turn it into a silent exit
-            show_error("interrupted")
+            if speaks():
+                show_error("interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
     run.__doc__ = function.__doc__

@@ -15,12 +15,14 @@ from kbdenoise.cli.options import (
     DataOption,
     DryRunOption,
     ForceOption,
+    GpusOption,
     OutOption,
     RunsOption,
     Settings,
     command,
     follow,
     from_file,
+    on_gpus,
 )
 from kbdenoise.cli.words import duration, figure
 from kbdenoise.config import PredictConfig
@@ -70,8 +72,11 @@ def predict(
     force: ForceOption = False,
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
+    gpus: GpusOption = "",
 ) -> None:
     """Restore whole images, tile by tile where they are large."""
+    if gpus:
+        on_gpus(gpus, device=settings.get("device", "auto"))
     from kbdenoise.inference.predict import predict as restore_pictures
 
     chosen = tuple(pictures or ())

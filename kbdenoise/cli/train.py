@@ -14,11 +14,13 @@ from kbdenoise.cli.options import (
     ContestArgument,
     DataOption,
     DryRunOption,
+    GpusOption,
     PresetOption,
     RunsOption,
     Settings,
     command,
     follow,
+    on_gpus,
     option_name,
 )
 from kbdenoise.cli.words import duration, figure
@@ -57,8 +59,11 @@ def train(
     data: DataOption = DATA,
     runs: RunsOption = RUNS,
     dry_run: DryRunOption = False,
+    gpus: GpusOption = "",
 ) -> None:
     """Train a model on random patches."""
+    if gpus:
+        on_gpus(gpus, device=settings.get("device", "auto"))
     from kbdenoise.training.train import train as train_model
 
     name = contest if resume else contest_or_question(contest, data=data, console=console)

@@ -11,6 +11,7 @@ from threading import Lock
 from typing import Any
 
 from kbdenoise.atomic import write_text, writing_to
+from kbdenoise.team import Team
 
 Stamp = dict[str, Any]
 """What tells one version of a source file from another."""
@@ -45,6 +46,12 @@ class Ledger:
             name, begun = str(line.pop("picture", "")), line.pop("begun", False)
             (self._begun if begun else self._done)[name] = line
 
+    def begin_together(self, team: Team) -> None:
+        """Let the processes of a team add to one file: their leader writes it whole first."""
+        if team.size > 1:
+            team.after_leader(lambda: self._write_whole([]) if team.leads else None)
+            self._whole = True
+
     def has(self, target: Path, source: Stamp) -> bool:
         """Whether the target is there and was made from exactly this source."""
         return target.exists() and self._done.get(target.name) == source
@@ -75,11 +82,14 @@ class Ledger:
                 file.flush()
                 os.fsync(file.fileno())
         else:
-            lines: list[dict[str, Any]] = [self._head]
-            lines += [{"picture": n, "begun": True} | s for n, s in self._begun.items()]
-            lines += [{"picture": n} | s for n, s in self._done.items()]
-            write_text(self.path, "".join(map(_line, [*lines, line])))
+            self._write_whole([line])
         self._whole = True
+
+    def _write_whole(self, more: list[dict[str, Any]]) -> None:
+        lines: list[dict[str, Any]] = [self._head]
+        lines += [{"picture": n, "begun": True} | s for n, s in self._begun.items()]
+        lines += [{"picture": n} | s for n, s in self._done.items()]
+        write_text(self.path, "".join(map(_line, [*lines, *more])))
 
 
 def _line(content: dict[str, Any]) -> str:

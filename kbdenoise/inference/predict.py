@@ -22,6 +22,7 @@ from kbdenoise.inference.loading import Loaded, contest_of, load_file, load_run
 from kbdenoise.inference.restore_files import Job, restore_files
 from kbdenoise.notation import parse_hyper
 from kbdenoise.progress import Fact, Progress, silent
+from kbdenoise.team import joined
 
 LEDGER_FILE = "restored.jsonl"
 
@@ -66,25 +67,30 @@ def predict(
     `data`). `out` defaults to submissions/NAME, the run's or file's, for a test set and to
     restored/ otherwise.
     Bit depth, gray or colour, alpha and format stay as they are in each file. A call that was
-    stopped half-way goes on where it was. Further keyword arguments are settings of PredictConfig.
+    stopped half-way goes on where it was. Processes of `torchrun` divide the pictures. Further keyword arguments are settings of PredictConfig.
 
     Raises SettingsError before anything is overwritten (unless `force`) and DataError for a file
     that is no picture, before the first one is restored. Damage further inside is reported at the
     end, when all other pictures are restored.
     """
-    loaded = _load(run, weights, runs=runs, progress=progress, settings=settings)
-    sources = _sources(pictures) if pictures else list_images(_contest(loaded, name, data).test)
-    if not sources:
-        raise DataError("there are no pictures to restore", hint="name image files or folders")
-    default = Path("restored") if pictures else Path("submissions") / loaded.name
-    folder = out or default
-    jobs = _jobs(sources, folder)
-    progress(Fact(label="device", text=loaded.device.text))
-    ledger = Ledger(folder / LEDGER_FILE, _work(loaded))
-    todo = _still_to_do(jobs, ledger, force=force)
-    started = time.monotonic()
-    if not dry_run and todo:
-        restore_files(todo, loaded.restoration, ledger, progress)
+    with joined() as team:
+        progress = progress if team.leads else silent
+        loaded = _load(run, weights, runs=runs, progress=progress, settings=settings)
+        sources = _sources(pictures) if pictures else list_images(_contest(loaded, name, data).test)
+        if not sources:
+            raise DataError("there are no pictures to restore", hint="name image files or folders")
+        default = Path("restored") if pictures else Path("submissions") / loaded.name
+        folder = out or default
+        jobs = _jobs(sources, folder)
+        progress(Fact(label="device", text=loaded.device.text))
+        ledger = Ledger(folder / LEDGER_FILE, _work(loaded))
+        todo = _still_to_do(jobs, ledger, force=force)
+        started = time.monotonic()
+        if not dry_run and todo:
+            ledger.begin_together(team)
+            rank, size = team.share
+            restore_files(todo[rank::size], loaded.restoration, ledger, progress)
+            team.gather(rank)  # the leader speaks when all are done
     plans = {loaded.restoration.plan(job.header.height, job.header.width).text for job in jobs}
     return Prediction(
         run=loaded.origin.path if loaded.origin else None,

@@ -95,7 +95,7 @@ def train(
             session = new_session(Run(path=team.told(path)), material)
         session.now.elapsed_s += team.told(time.monotonic() - started)
         progress(Fact(label="run", text=str(session.run.path)))
-        return _result(session, _run(session, progress))
+        return team.told(_result(session, _run(session, progress)))
 
 
 def gathered(

@@ -9,7 +9,6 @@ import torch
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.training import step as step_module
 from kbdenoise.training.train import train
-
 from tests.training.test_train import TINY, assert_equal_weights, stop_at
 
 STAGES = "16x4:50% 32x2:25% pagex2:25%"

@@ -1,0 +1,78 @@
+"""A command on several GPUs of this machine: `torchrun`, without the person typing it."""
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+
+from kbdenoise.devices import usable_cores
+from kbdenoise.errors import KbdenoiseError, SettingsError
+from kbdenoise.team import LAUNCHED
+
+
+def count_gpus(wanted: str, *, device: str = "auto") -> int:
+    """How many processes `--gpus` asks for: 'all', or a number; 0 where it is not given.
+
+    With the device 'cpu' a number of processes share the CPU. Raises SettingsError for what is no
+    number, or more than there is.
+    """
+    if not wanted:
+        return 0
+    import torch
+
+    there = torch.cuda.device_count()
+    if wanted == "all" and device != "cpu":
+        if not there:
+            raise SettingsError(
+                "--gpus all finds no CUDA device", hint="leave it out, or see `kbdenoise doctor`"
+            )
+        return there
+    if not wanted.isascii() or not wanted.isdigit() or int(wanted) < 1:
+        raise SettingsError(f"--gpus {wanted!r} is no number", hint="write all, 2 or 4")
+    if device != "cpu" and int(wanted) > there:
+        raise SettingsError(
+            f"--gpus {wanted}: there are {there} CUDA devices",
+            hint="use --gpus all, or --device cpu",
+        )
+    return int(wanted)
+
+
+def launch(arguments: Sequence[str], *, processes: int) -> int:
+    """Run `kbdenoise` with these arguments in so many processes; the exit code of what failed.
+
+    They write to this terminal themselves. Raises KbdenoiseError where the system ended one.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it speaks of its own parts
+    os.environ[LAUNCHED] = "1"  # its processes leave it to this one to tell of each other's end
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "kbdenoise", *arguments)
+    except ChildFailedError as error:
+        killed = {rank: f.exitcode for rank, f in error.failures.items() if f.exitcode < 0}
+        if not killed:
+            return int(error.get_first_failure()[1].exitcode)  # it has said why
+        rank, code = next(iter(killed.items()))
+        name = signal.Signals(-code).name
+        raise KbdenoiseError(
+            f"process {rank} of {processes} was ended by {name}"
+            + (", perhaps for want of memory" if name == "SIGKILL" else ""),
+            hint="what is saved is whole; to go on with a training: kbdenoise train --resume last",
+        ) from error
+    except SignalException:
+        return 130
+    return 0
