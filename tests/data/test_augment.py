@@ -112,6 +112,18 @@ def test_each_change_draws_for_itself(make_store):
     assert 0 < np.abs(apart).max() < 0.06 * 65535
 
 
+def test_mixing_and_scanning_choose_patches_apart_and_anew_at_each_step(make_store):
+    store = make_store(sizes=[(16, 16)] * 2)
+
+    def chosen(name: str, step: int) -> tuple[bool, ...]:
+        sampler = PatchSampler(
+            store, range(2), patch=16, batch=40, seed=0, augmentation=Augmentation(**{name: 0.5})
+        )
+        return tuple((one % 257 != 0).any() for one in sampler.batch(step).noisy.numpy())
+
+    assert len({chosen(name, step) for name in ("mixup", "print_scan") for step in (0, 1)}) == 4
+
+
 def test_mixing_mixes_both_sides_alike(make_store):
     store = make_store()
 

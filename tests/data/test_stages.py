@@ -195,6 +195,14 @@ def test_each_stage_has_its_own_size_and_patches(make_samplers):
     np.testing.assert_array_equal(again.noisy, pages.noisy)
 
 
+def test_stages_of_equal_pages_draw_them_apart(make_samplers):
+    samplers = make_samplers("pagex4:50% pagex4:50%")
+
+    first, second = (samplers.of(n).batch(9) for n in range(2))
+
+    assert not np.array_equal(first.clean.numpy(), second.clean.numpy())
+
+
 def test_a_run_without_stages_has_one_of_patch_and_batch(store, make_samplers):
     staged = make_samplers("").of(0).batch(7)
     plain = PatchSampler(
