@@ -77,8 +77,9 @@ def mixed(sample: Sample, other: Sample, *, weight: float) -> Sample:
     """
 
     def blended(image: FloatImage, with_image: FloatImage) -> FloatImage:
-        result: FloatImage = cv2.addWeighted(image, weight, with_image, 1.0 - weight, 0.0)  # type: ignore[assignment]
-        return result.reshape(image.shape)  # OpenCV drops a single channel
+        result = cv2.addWeighted(image, weight, with_image, 1.0 - weight, 0.0)
+        # OpenCV drops a single channel.
+        return np.asarray(result, dtype=np.float32).reshape(image.shape)
 
     pages = None
     if sample.page is not None and other.page is not None:
@@ -165,11 +166,8 @@ def rescanned_page(tones: Tones, *, back: Tones, scanner: Scanner) -> FloatImage
         bend=scanner.bend,
         impurity=scanner.impurity,
     )
-    black, white, bend = (
-        np.array(c, np.float32) for c in (scanner.black, scanner.white, scanner.bend)
-    )
-    bent = bend * (white - black)
-    page -= bent * _coloured(tones.variance) * light**2
+    black, white, bend = np.array([scanner.black, scanner.white, scanner.bend], np.float32)  # [3]
+    page -= (white - black) * bend * _coloured(tones.variance) * light**2
     return _like(np.clip(page, 0.0, 1.0, out=page), tones.mean)
 
 
