@@ -48,7 +48,7 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # it speaks of its own parts
+    logging.disable(logging.CRITICAL)  # torch speaks of its own parts
     os.environ[LAUNCHED] = "1"  # its processes leave it to this one to tell of each other's end
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     config = LaunchConfig(
