@@ -16,6 +16,7 @@ from kbdenoise.notation import (
     parameter_count,
     parse_hyper,
     parse_stages,
+    phase_shares,
     sample_count,
     seconds,
 )
@@ -143,6 +144,17 @@ class OptimiserSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdversarySettings:
+    """Discriminator, for the loss 'adversarial'"""
+
+    adversary_lr: float = setting(2e-4, "Its peak learning rate, that of Adam.", min=0)
+    adversary_width: int = setting(64, "Channels of its first layer.", min=1)
+    adversary_layers: int = setting(
+        3, "Times that it halves the size: 3 judge patches of 70 px.", min=1, max=8
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleSettings:
     """Learning rate"""
 
@@ -175,6 +187,24 @@ class GuardSettings:
         0.5, "What the learning rate is multiplied by on going back.", min=0.01, max=1
     )
     guard_times: int = setting(4, "Give up when it would go back more often than this.", min=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DsdSettings:
+    """Dense-sparse-dense"""
+
+    dsd: float = setting(
+        0.0, "Share of every layer's weights left out in the middle phase; 0: off.", min=0, max=0.99
+    )
+    dsd_phases: str = setting(
+        "40% 30% 30%", "Shares of the run: dense, sparse, dense again; each has the whole schedule."
+    )
+    dsd_last_lr: float = setting(
+        0.1, "What the learning rate is multiplied by in the last phase.", min=0.001, max=1
+    )
+    dsd_control: bool = setting(
+        False, "Go through the same phases with no weight left out, to compare with."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,8 +251,10 @@ class TrainConfig:
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     length: LengthSettings = field(default_factory=LengthSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    adversary: AdversarySettings = field(default_factory=AdversarySettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)
+    dsd: DsdSettings = field(default_factory=DsdSettings)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
@@ -236,6 +268,9 @@ class TrainConfig:
         if self.model.width and width != self.model.width:
             raise ValueError(f"--width {self.model.width} contradicts width={width} of --hyper")
         parse_loss(self.optimiser.loss)
+        if self.dsd.dsd_control and not self.dsd.dsd:
+            raise ValueError("--dsd-control needs --dsd, the share that it is compared with")
+        phase_shares(self.dsd.dsd_phases)
         parse_stages(self.data.stages, patch=self.data.patch, batch=self.data.batch)
         seconds(self.length.time_limit, name="--time-limit")
         seconds(self.validation.save_every, name="--save-every")

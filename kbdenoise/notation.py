@@ -131,6 +131,20 @@ def parse_stages(text: str, *, patch: int, batch: int) -> tuple[Stage, ...]:
     return tuple(_stage(word, share) for word, share in zip(words, shares, strict=True))
 
 
+def phase_shares(text: str) -> tuple[float, float, float]:
+    """The shares of a run's three phases, such as `40% 30% 30%`. Raises SettingsError."""
+    shares = [amount(word, name="--dsd-phases") for word in text.replace(",", " ").split()]
+    if len(shares) != 3 or any(s.unit != "run" or not s.value for s in shares):
+        raise SettingsError(
+            f"--dsd-phases {text!r} are no three shares of a run", hint="write '40% 30% 30%'"
+        )
+    if abs(sum(s.value for s in shares) - 1.0) > 1e-6:
+        raise SettingsError(
+            f"--dsd-phases {text!r} do not add up to 100%", hint="write '40% 30% 30%'"
+        )
+    return shares[0].value, shares[1].value, shares[2].value
+
+
 def stage_at(stages: Sequence[Stage], progress: float) -> int:
     """The number of the stage in which a run is whose share `progress` is done, 0 to 1."""
     end = 0.0

@@ -67,7 +67,8 @@ def predict(
     `data`). `out` defaults to submissions/NAME, the run's or file's, for a test set and to
     restored/ otherwise.
     Bit depth, gray or colour, alpha and format stay as they are in each file. A call that was
-    stopped half-way goes on where it was. Processes of `torchrun` divide the pictures. Further keyword arguments are settings of PredictConfig.
+    stopped half-way goes on where it was. Processes of `torchrun` divide the pictures. Further
+    keyword arguments are settings of PredictConfig.
 
     Raises SettingsError before anything is overwritten (unless `force`) and DataError for a file
     that is no picture, before the first one is restored. Damage further inside is reported at the

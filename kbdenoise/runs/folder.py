@@ -79,6 +79,8 @@ class RunRecord:
     untouched_score: float | None = None
     """The metric of the held-out pictures as they are: what doing nothing scores."""
     stopped_by: str = ""
+    phases: list[dict[str, Any]] = field(default_factory=list)
+    """Of dense-sparse-dense training: what the run scored at the end of each phase."""
     went_back: int = 0
     """How often training diverged and went back to a good state."""
     command_line: str = ""
@@ -363,6 +365,7 @@ def _flat(run: Run) -> dict[str, str]:
         "steps done": f"{record.steps:,}",
         "minutes": f"{record.seconds / 60:.1f}",
         f"best {record.metric}": best,
+        **{f"after {p['phase']}": f"{p['score']:.4f}" for p in record.phases},
     }
 
 

@@ -14,6 +14,7 @@ from kbdenoise.progress import Advance, Note, Progress
 from kbdenoise.training.guard import Watch
 from kbdenoise.training.schedules import learning_rate, plateaus
 from kbdenoise.training.session import Session
+from kbdenoise.training.sparsity import PHASES
 from kbdenoise.training.state import forget_good, keep_as_good, load, save
 from kbdenoise.training.step import Pulse, take_step
 from kbdenoise.training.validation import plan_validation, validate
@@ -67,6 +68,9 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
         alarm = ""
         with closing(session.batches()) as batches:
             while not alarm and not _ending(session, clock, asked_to_stop):
+                if session.ends_phase:
+                    alarm = _phase_ended(session, clock, progress)
+                    continue
                 if session.next_stage():
                     break
                 rate = set_rate(session)
@@ -95,7 +99,9 @@ def set_rate(session: Session) -> float:
         patience=session.config.schedule.lr_patience,
         lower_is_better=session.metric.lower_is_better,
     )
-    rate = session.now.rate_cut * learning_rate(session.plan, session.moment(), drops=drops)
+    rate = session.now.rate_cut * learning_rate(session.plan, session.rate_moment(), drops=drops)
+    if session.now.phase == len(PHASES) - 1:
+        rate *= session.config.dsd.dsd_last_lr
     for group in session.optimiser.param_groups:
         group["lr"] = rate
     return rate
@@ -146,9 +152,33 @@ def _finish(session: Session, stopped_by: str, clock: Clock, progress: Progress)
         _saved(session, clock, progress)  # the host may not wait for the validation
         if alarm := _validated(session, clock, set_rate(session), progress):
             return alarm
+    if session.config.dsd.dsd:
+        _note_phase(session, progress)
     save(session, status="finished", stopped_by=stopped_by)
     forget_good(session)
     return ""
+
+
+def _phase_ended(session: Session, clock: Clock, progress: Progress) -> str:
+    """Score what a phase of dense-sparse-dense training has come to, and begin the next one."""
+    is_validated = session.validated_step == session.now.step
+    if not is_validated and (alarm := _validated(session, clock, set_rate(session), progress)):
+        return alarm
+    _note_phase(session, progress)
+    session.next_phase()
+    return ""
+
+
+def _note_phase(session: Session, progress: Progress) -> None:
+    """Write a phase's score into the run's record, and tell it."""
+    phase, row = session.now.phase, session.history[-1]
+    score = row["val_score"]
+    done = {"phase": PHASES[phase], "step": session.now.step, "score": score}
+    session.record = replace(session.record, phases=[*session.record.phases[:phase], done])
+    text = (
+        f"phase {phase + 1} of {len(PHASES)} ({PHASES[phase]}) ended at step {session.now.step:,}"
+    )
+    progress(Note(text=text, values={session.metric.name: score}))
 
 
 def _begin(session: Session, progress: Progress) -> None:

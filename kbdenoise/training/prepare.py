@@ -28,6 +28,7 @@ from kbdenoise.notation import Stage, parse_hyper
 from kbdenoise.progress import Fact, Progress, counting
 from kbdenoise.runs.folder import Run, RunRecord, environment, now, write_json
 from kbdenoise.team import ALONE, Team
+from kbdenoise.training.adversary import Adversary, check_patches
 from kbdenoise.training.distributed import wrapped
 from kbdenoise.training.ema import WeightAverage
 from kbdenoise.training.memory import (
@@ -217,15 +218,12 @@ def _objective(config: TrainConfig, *, channels: int, device: DeviceChoice) -> O
     objective = make_objective(
         config.optimiser.loss,
         channels=channels,
-        patch=config.data.patch,
+        patch=min((s.patch for s in config.stages if not s.pages), default=config.data.patch),
         perceptual_weights=config.optimiser.perceptual_weights,
         device=device.kind,
     )
     if objective.adversarial_weight:
-        raise SettingsError(
-            f"--loss {config.optimiser.loss!r} needs a discriminator, which is not trained yet",
-            hint="leave the adversarial term out",
-        )
+        check_patches(config)
     return objective
 
 
@@ -355,6 +353,9 @@ def build_session(run: Run, record: RunRecord, material: Material) -> Session:
     average = WeightAverage(model, decay=config.optimiser.ema)
     if config.memory.checkpointing:
         checkpoint_blocks(model)  # after the average was copied, which keeps its own forward
+    adversary = None
+    if material.objective.adversarial_weight:
+        adversary = Adversary(config, channels=info.channels, device=device, team=material.team)
     session = Session(
         run=run,
         record=record,
@@ -374,6 +375,7 @@ def build_session(run: Run, record: RunRecord, material: Material) -> Session:
         optimiser=make_optimiser(model, config.optimiser),
         scaler=torch.amp.GradScaler(device.kind, enabled=device.autocast == "float16"),
         plan=rate_plan(config),
+        adversary=adversary,
     )
     session.now.pieces = material.plans[0].pieces
     return session

@@ -4,7 +4,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kbdenoise.config import TrainConfig
 from kbdenoise.data.batches import Batch
@@ -17,14 +17,23 @@ from kbdenoise.imaging.metrics import Metric
 from kbdenoise.models.build import channels_last
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import ModelCard
-from kbdenoise.notation import Amount, Stage, amount, seconds, stage_at
+from kbdenoise.notation import Amount, Stage, amount, phase_shares, seconds, stage_at
 from kbdenoise.runs.folder import Run, RunRecord
 from kbdenoise.team import Team
+from kbdenoise.training.adversary import Adversary
 from kbdenoise.training.ema import WeightAverage
 from kbdenoise.training.guard import Watch
 from kbdenoise.training.memory import MemoryPlan
 from kbdenoise.training.objective import Objective
 from kbdenoise.training.schedules import Moment, RatePlan
+from kbdenoise.training.sparsity import (
+    SPARSE,
+    keep_moments,
+    keep_weights,
+    masks_by_size,
+    phase_at,
+    within,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +56,12 @@ class Counters:
     stage: int = 0
     stage_began: int = 0
     """The first step of the stage."""
+    phase: int = 0
+    """Of dense-sparse-dense training."""
+    phase_began: int = 0
+    """The first step of the phase."""
+    phase_samples: int = 0
+    """Patches seen before the phase."""
     pieces: int = 1
     """A batch is taken in so many, one after the other."""
     rate_cut: float = 1.0
@@ -83,6 +98,10 @@ class Session:
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     plan: RatePlan
+    adversary: Adversary | None = None
+    """The discriminator, where the loss asks for one."""
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """Which weights are kept, in the sparse phase; empty otherwise."""
     now: Counters = field(default_factory=Counters)
     watch: Watch = field(default_factory=Watch)
     history: list[dict[str, float]] = field(default_factory=list)
@@ -131,6 +150,19 @@ class Session:
             run=min(1.0, share),
         )
 
+    def rate_moment(self) -> Moment:
+        """How far the schedule of the learning rate is: of the phase, or else of the run."""
+        whole, now = self.moment(), self.now
+        if not self.config.dsd.dsd:
+            return whole
+        samples = now.samples - now.phase_samples
+        return Moment(
+            steps=now.step - now.phase_began,
+            epochs=samples / len(self.split.train),
+            samples=samples,
+            run=within(phase_shares(self.config.dsd.dsd_phases), now.phase, whole.run),
+        )
+
     def batches(self) -> Generator[Batch, None, None]:
         """This process's share of the stage's batches from the next step on, made ahead."""
         sampler = self.samplers.of(self.now.stage, first_step=self.now.stage_began)
@@ -149,6 +181,30 @@ class Session:
         self.now.stage, self.now.stage_began = number, self.now.step
         self.now.pieces = self.plans[number].pieces
         return True
+
+    @property
+    def ends_phase(self) -> bool:
+        """Whether a new phase of dense-sparse-dense training begins with the next step."""
+        wanted = self.config.dsd
+        if not wanted.dsd:
+            return False
+        return phase_at(phase_shares(wanted.dsd_phases), self.moment().run) > self.now.phase
+
+    def next_phase(self) -> None:
+        """Begin the next phase: leave weights out, or take them in again."""
+        self.now.phase += 1
+        self.now.phase_began, self.now.phase_samples = self.now.step, self.now.samples
+        wanted, self.masks = self.config.dsd, {}
+        if self.now.phase == SPARSE and not wanted.dsd_control:
+            self.masks = masks_by_size(self.model, sparsity=wanted.dsd)
+            keep_moments(self.optimiser, self.model, self.masks)
+            self.keep_masked()
+
+    def keep_masked(self) -> None:
+        """Hold the weights that are left out at zero, the averaged ones too."""
+        if self.masks:
+            keep_weights(self.model, self.masks)
+            keep_weights(self.average.model, self.masks)
 
 
 def total_steps(config: TrainConfig, *, pictures: int) -> int:

@@ -91,6 +91,11 @@ def load(session: Session, path: Path) -> None:
         session.optimiser.load_state_dict(state["optimiser"])
         if state["scaler"] and session.scaler.is_enabled():
             session.scaler.load_state_dict(state["scaler"])
+        device = session.device.kind
+        session.masks = {name: mask.to(device) for name, mask in state["masks"].items()}
+        if session.adversary is not None:
+            session.adversary.critic.load_state_dict(state["adversary"])
+            session.adversary.optimiser.load_state_dict(state["adversary_optimiser"])
         _fill(session.now, state["now"])
         _fill(session.watch, state["watch"])
         session.history = [dict(row) for row in state["history"]]
@@ -104,12 +109,16 @@ def _fill(target: Any, values: dict[str, Any]) -> None:
 
 
 def _state(session: Session) -> dict[str, Any]:
+    critic = session.adversary
     return {
         "version": _STATE_VERSION,
         "model": session.model.state_dict(),
         "average": session.average.model.state_dict() if session.average.decay else {},
         "optimiser": session.optimiser.state_dict(),
         "scaler": session.scaler.state_dict(),
+        "masks": session.masks,
+        "adversary": {} if critic is None else critic.critic.state_dict(),
+        "adversary_optimiser": {} if critic is None else critic.optimiser.state_dict(),
         "now": asdict(session.now),
         "watch": asdict(session.watch),
         "history": session.history,

@@ -13,6 +13,7 @@ from kbdenoise.devices import clear_memory, enough_memory
 from kbdenoise.errors import NoMemoryError
 from kbdenoise.progress import Note, Progress
 from kbdenoise.training.session import Session
+from kbdenoise.training.sparsity import keep_gradients
 
 _CHANCE = 2  # the stream of random numbers that a step draws, such as dropout's
 
@@ -45,17 +46,22 @@ def take_step(session: Session, batch: Batch, *, progress: Progress) -> Pulse:
             if session.team.size > 1 or session.now.pieces >= batch.length:
                 raise
         session.now.pieces *= 2
-        session.optimiser.zero_grad(set_to_none=True)
+        _forget_gradients(session)
         _put_back(session, buffers)
         clear_memory()  # only here: the exception held on to what did not fit
         text = f"the memory ran out; a batch is now taken in {session.now.pieces} pieces"
         progress(Note(text=text))
+    keep_gradients(session.model, session.masks)
     pulse = _pulse(session, sums)
     if pulse.finite:
         session.scaler.step(session.optimiser)
+        session.keep_masked()
         session.average.update(session.model, step=session.now.step + 1)
     else:  # running statistics of batch norms have seen the overflow already
         _put_back(session, buffers)
+    if session.adversary is not None:
+        share = session.optimiser.param_groups[0]["lr"] / (session.plan.lr or 1.0)
+        session.adversary.move(rate=share, scaler=session.scaler)
     session.scaler.update()
     session.now.step += 1
     session.now.samples += session.stage.batch
@@ -69,7 +75,7 @@ def _gradients(session: Session, batch: Batch) -> torch.Tensor:
     """
     key = [session.config.data.seed, _CHANCE, session.now.step, session.team.rank]
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
-    session.optimiser.zero_grad(set_to_none=True)
+    _forget_gradients(session)
     parts = pieces(batch, session.now.pieces)
     sums = [_piece(session, part, last=part is parts[-1]) for part in parts]
     return torch.stack(sums).sum(dim=0)  # [pieces, 3] -> [3]
@@ -84,13 +90,24 @@ def _piece(session: Session, piece: Batch, *, last: bool) -> torch.Tensor:
             restored = network(*images.seen)  # [b, C, P, P]
         restored = restored.float()
         losses = session.objective(restored, images.clean)  # [b]
+        if session.adversary is not None:
+            weight = session.objective.adversarial_weight
+            losses = losses + weight * session.adversary.judged(images.noisy, restored)
         # Gradients of processes are averaged, but each has the share of the loss that it has.
         share = session.team.size / session.stage.batch
         session.scaler.scale(losses.sum() * share).backward()
+    if session.adversary is not None:
+        session.adversary.learn(images, restored, share=share, scaler=session.scaler, last=last)
     with torch.no_grad():
         error = (restored - images.clean).square().mean(dim=(1, 2, 3)).sum()
         nothing = (images.noisy - images.clean).square().mean(dim=(1, 2, 3)).sum()
         return torch.stack([losses.sum(), error, nothing])
+
+
+def _forget_gradients(session: Session) -> None:
+    session.optimiser.zero_grad(set_to_none=True)
+    if session.adversary is not None:
+        session.adversary.forget()
 
 
 def _pulse(session: Session, sums: torch.Tensor) -> Pulse:

@@ -186,7 +186,7 @@ def test_a_run_goes_on_when_the_file_of_vgg_has_moved(
             DataError,
             "--perceptual-weights: there is no weights file",
         ),
-        ({"loss": "l1 + 0.1*adversarial"}, SettingsError, "needs a discriminator"),
+        ({"loss": "l1 + 0.1*adversarial"}, SettingsError, "discriminator needs patches"),
     ],
 )
 def test_a_loss_that_cannot_be_had_is_refused_before_pictures_are_read(

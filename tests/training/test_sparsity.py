@@ -1,0 +1,158 @@
+"""Dense-sparse-dense training."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from kbdenoise.contests.contest import LocalContest
+from kbdenoise.errors import SettingsError
+from kbdenoise.models.build import build_model
+from kbdenoise.progress import Event, Note
+from kbdenoise.runs.folder import Run, compare_runs
+from kbdenoise.runs.history import read_history
+from kbdenoise.training import loop
+from kbdenoise.training.session import Session
+from kbdenoise.training.sparsity import masks_by_size, phase_at, within
+from kbdenoise.training.train import train
+from tests.training.test_train import TINY, assert_equal_weights, stop_at
+
+DSD = {**TINY, "dsd": 0.3, "steps": 20, "val_every": 4, "warmup": "0"}
+
+
+def zeros(run: Path, name: str) -> dict[str, float]:
+    """Share of exact zeros in every kernel of a weights file."""
+    tensors = safetensors.torch.load_file(run / f"{name}.safetensors")
+    return {k: float((t == 0).float().mean()) for k, t in tensors.items() if t.ndim > 1}
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, dict[str, torch.Tensor]]]:
+    """Step, phase and weights after every step."""
+    seen: list[tuple[int, int, dict[str, torch.Tensor]]] = []
+    take_step = loop.take_step
+
+    def noted(session: Session, batch: Any, **words: Any) -> Any:
+        pulse = take_step(session, batch, **words)
+        now = {n: p.detach().clone() for n, p in session.model.named_parameters()}
+        seen.append((session.now.step, session.now.phase, now))
+        return pulse
+
+    monkeypatch.setattr(loop, "take_step", noted)
+    return seen
+
+
+def test_a_mask_keeps_the_largest_weights_of_every_layer_but_the_rim() -> None:
+    model = build_model("unet", channels=3, width=4, levels=2)
+
+    masks = masks_by_size(model, sparsity=0.3)
+
+    kernels = [n for n, p in model.named_parameters() if p.squeeze().ndim > 1]
+    assert len(masks) == len(kernels) - 2
+    for name, mask in masks.items():
+        weights = model.get_parameter(name).detach().abs()
+        assert int(mask.sum()) == round(0.7 * mask.numel())
+        assert float(weights[mask].min()) >= float(weights[~mask].max())
+
+
+def test_a_set_of_kernel_bases_counts_as_one_layer() -> None:
+    model = build_model("kbnet-s", channels=3, width=4, encoder_blocks=(1,), decoder_blocks=(1,))
+
+    masks = masks_by_size(model, sparsity=0.5)
+
+    basis = [name for name in masks if name.endswith(".w")]
+    assert basis
+    for name in basis:
+        assert masks[name].shape == model.get_parameter(name).shape
+        assert int(masks[name].sum()) == round(0.5 * masks[name].numel())
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_left_out_weights_stay_zero_for_the_phase_and_come_back_after_it(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimiser: str
+) -> None:
+    seen = watched(monkeypatch)
+
+    train(contest.folder, runs=tmp_path, **(DSD | {"optimiser": optimiser}))
+
+    assert [phase for _, phase, _ in seen] == [0] * 8 + [1] * 6 + [2] * 6
+    names = [n for n, p in seen[0][2].items() if p.squeeze().ndim > 1]
+    sparse = {n: [float((w[n] == 0).float().mean()) for _, p, w in seen if p == 1] for n in names}
+    inner = [n for n in names if sparse[n][0] > 0.2]
+    assert len(inner) == len(names) - 2
+    for name in inner:
+        zero = seen[8][2][name] == 0
+        assert all(bool((w[name][zero] == 0).all()) for _, p, w in seen if p == 1)
+        assert float((seen[-1][2][name] == 0).float().mean()) < 0.1
+
+
+def test_the_last_phase_runs_at_a_tenth_of_the_rate(contest: LocalContest, tmp_path: Path) -> None:
+    result = train(contest.folder, runs=tmp_path, **(DSD | {"val_every": 1, "min_lr": 0.0}))
+
+    rates = [row["lr"] for row in read_history(result.run / "history.csv")]
+    assert max(rates[8:14]) == pytest.approx(1e-3)
+    assert max(rates[14:]) == pytest.approx(1e-4)
+
+
+def test_the_phases_are_reported_beside_a_control_of_equal_length(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    sparse = train(contest.folder, runs=tmp_path, progress=events.append, **DSD)
+    control = train(contest.folder, runs=tmp_path, dsd_control=True, **DSD)
+
+    told = [e.text for e in events if isinstance(e, Note) and e.text.startswith("phase")]
+    assert [text.partition(" ended at ")[2] for text in told] == ["step 8", "step 14", "step 20"]
+    assert "sparse" in told[1]
+    records = [Run(path=r.run).read_record() for r in (sparse, control)]
+    assert [p["step"] for p in records[0].phases] == [p["step"] for p in records[1].phases]
+    assert records[0].phases[0]["score"] == records[1].phases[0]["score"]
+    assert records[0].phases[2]["score"] != records[1].phases[2]["score"]
+    settings = [d.setting for d in compare_runs([Run(path=r.run) for r in (sparse, control)])]
+    assert "after dense again" in settings and "after dense" not in settings
+    assert max(zeros(control.run, "last").values()) < 0.05
+
+
+@pytest.mark.parametrize("stop", [4, 12, 16])
+def test_a_stopped_run_resumes_with_its_masks(
+    contest: LocalContest, tmp_path: Path, stop: int
+) -> None:
+    whole = train(contest.folder, runs=tmp_path / "whole", **DSD)
+    train(contest.folder, runs=tmp_path / "cut", progress=stop_at(stop), **DSD)
+
+    resumed = train(resume="last", runs=tmp_path / "cut")
+
+    assert_equal_weights(whole.run, resumed.run)
+    phases = [Run(path=r.run).read_record().phases for r in (whole, resumed)]
+    assert phases[0] == phases[1]
+
+
+def test_the_averaged_weights_are_as_sparse(contest: LocalContest, tmp_path: Path) -> None:
+    changes = DSD | {"ema": 0.9}
+    run = train(contest.folder, runs=tmp_path, progress=stop_at(12), **changes).run
+
+    shares = sorted(zeros(run, "last").values())
+    assert shares[2] > 0.2
+
+
+def test_phases_follow_one_another_in_their_shares() -> None:
+    shares = (0.4, 0.3, 0.3)
+
+    assert [phase_at(shares, p) for p in (0.0, 0.39, 0.4, 0.69, 0.7, 1.0)] == [0, 0, 1, 1, 2, 2]
+    assert within(shares, 1, 0.4) == 0.0
+    assert within(shares, 1, 0.55) == pytest.approx(0.5)
+    assert within(shares, 2, 1.0) == 1.0
+
+
+@pytest.mark.parametrize("text", ["", "50% 50%", "50% 20% 20%", "40% 0% 60%", "2 epochs 1% 97%"])
+def test_phases_that_make_no_run_are_refused(
+    contest: LocalContest, tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(SettingsError, match="--dsd-phases"):
+        train(contest.folder, runs=tmp_path, dsd_phases=text, **DSD)
+
+
+def test_a_control_of_nothing_is_refused(contest: LocalContest, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--dsd-control needs --dsd"):
+        train(contest.folder, runs=tmp_path, dsd_control=True, **TINY)
