@@ -63,11 +63,14 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "kbdenoise", *arguments)
     except ChildFailedError as error:
-        killed = {rank: f.exitcode for rank, f in error.failures.items() if f.exitcode < 0}
-        if not killed:
-            return int(error.get_first_failure()[1].exitcode)  # it has said why
-        rank, code = next(iter(killed.items()))
-        name = signal.Signals(-code).name
+        # Those that are left when one has ended are told to end, by SIGTERM.
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        killed = {rank: -code for rank, code in codes.items() if code < 0}
+        spoken = [code for code in codes.values() if code > 0]
+        if spoken and set(killed.values()) <= {signal.SIGTERM}:
+            return int(spoken[0])  # it has said why
+        rank = min(killed, key=lambda rank: killed[rank] == signal.SIGTERM)
+        name = signal.Signals(killed[rank]).name
         raise KbdenoiseError(
             f"process {rank} of {processes} was ended by {name}"
             + (", perhaps for want of memory" if name == "SIGKILL" else ""),

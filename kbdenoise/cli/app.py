@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from types import FrameType
@@ -43,6 +44,9 @@ PANELS: dict[str, tuple[Command | typer.Typer, ...]] = {
     "Work": (train.train, evaluate.evaluate, predict.predict),
     "Look": (doctor.doctor, bench.bench, runs.app, models.app, settings.app),
 }
+
+# `torchrun` ends all processes as soon as one has ended: the leader has to be given its time.
+_LEADER_SPEAKS_S = 5.0
 
 app = typer.Typer(
     name="kbdenoise",
@@ -100,6 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         if _is_ours_to_tell(error):
             show_error(error.message, hint=error.hint)
+        elif not speaks():
+            with contextlib.suppress(KeyboardInterrupt):
+                time.sleep(_LEADER_SPEAKS_S)
         return error.exit_code
     except typer.TyperException as error:
         return _show_usage_error(error) if speaks() else ASKED_WRONGLY

@@ -1,0 +1,222 @@
+"""Several processes train and predict together: on CPUs, with gloo."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from kbdenoise.contests.contest import LocalContest
+from kbdenoise.errors import KbdenoiseError, SettingsError
+from kbdenoise.launch import count_gpus
+from kbdenoise.runs.folder import find_run
+from kbdenoise.runs.history import read_history
+from kbdenoise.team import ALONE, joined
+from kbdenoise.training.train import train
+
+SETTINGS = [
+    "--model",
+    "unet",
+    "--width",
+    "4",
+    "--patch",
+    "16",
+    "--batch",
+    "6",
+    "--steps",
+    "50",
+    "--val-every",
+    "25",
+    "--folds",
+    "4",
+    "--fold",
+    "0",
+    "--ema",
+    "0.9",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+]
+TORCHRUN = tuple(
+    f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node=2".split()
+)
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def kbdenoise(*words: object, command: tuple[str, ...] = (sys.executable,)) -> list[str]:
+    return [*command, "-m", "kbdenoise", *map(str, words)]
+
+
+def run(*words: object, **options: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        kbdenoise(*words, **options), capture_output=True, text=True, env=environment(), check=False
+    )
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest between the last weights of two runs."""
+    a, b = (safetensors.torch.load_file(r / "last.safetensors") for r in (one, other))
+    return max(float((a[name].float() - b[name].float()).abs().max()) for name in a)
+
+
+def test_two_processes_give_the_weights_of_one_and_one_resumes_what_two_began(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    place = ["--runs", runs]
+
+    one = run("train", contest.folder, *SETTINGS, *place, "--name", "one")
+    two = run("train", contest.folder, *SETTINGS, *place, "--name", "two", command=TORCHRUN)
+    half = run(
+        "train", contest.folder, *SETTINGS, *place, "--name", "half", "--gpus", 2, "--time-limit", 0
+    )
+
+    for answer in (one, two, half):
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout.count("✓") == 1  # the leader speaks alone
+    assert difference(find_run("one", runs).path, find_run("two", runs).path) < 1e-5
+    assert difference(find_run("two", runs).path, find_run("half", runs).path) == 0.0
+    rows = [read_history(find_run(name, runs).history_file) for name in ("one", "two")]
+    for a, b in zip(*rows, strict=True):
+        assert a["val_score"] == pytest.approx(b["val_score"], abs=0.05)
+    longer = train(resume="two", runs=runs, steps=60)
+    assert longer.steps == 60
+
+
+def test_a_killed_process_ends_the_job_with_one_error_and_nothing_is_lost(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    words = ["train", contest.folder, *SETTINGS, "--runs", runs, "--steps", 2000, "--gpus", 2]
+    job = subprocess.Popen(
+        kbdenoise(*words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    deadline = time.monotonic() + 120
+    while not list(runs.glob("*/history.csv")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    while len(read_history(find_run("last", runs).history_file)) < 1:
+        time.sleep(0.1)
+    children = subprocess.run(
+        ["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    os.kill(int(children[-1]), signal.SIGKILL)
+    out, err = job.communicate(timeout=120)
+
+    assert job.returncode == 1
+    assert out == ""
+    assert err.count("error:") == 1
+    assert "of 2 was ended by SIGKILL" in err
+    assert "Traceback" not in err
+    resumed = train(resume="last", runs=runs, steps=100)
+    assert resumed.steps == 100
+
+
+def test_processes_divide_the_pictures_of_a_prediction(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    result = train(
+        contest.folder,
+        runs=runs,
+        model="unet",
+        width=4,
+        patch=16,
+        steps=2,
+        device="cpu",
+        folds=4,
+        fold=0,
+    )
+    places = ["--runs", runs, "--device", "cpu"]
+
+    one = run("predict", result.run.name, contest.test, *places, "--out", tmp_path / "one")
+    two = run(
+        "predict", result.run.name, contest.test, *places, "--out", tmp_path / "two", "--gpus", 2
+    )
+    again = run(
+        "predict", result.run.name, contest.test, *places, "--out", tmp_path / "two", "--gpus", 2
+    )
+
+    assert (one.returncode, two.returncode, again.returncode) == (0, 0, 0), two.stderr
+    pictures = sorted(p.name for p in (tmp_path / "one").glob("*.png"))
+    assert pictures == sorted(p.name for p in (tmp_path / "two").glob("*.png"))
+    for name in pictures:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert "4 were done before" in again.stdout
+
+
+def test_a_wrong_request_is_told_once(contest: LocalContest, tmp_path: Path) -> None:
+    words = ["--runs", tmp_path, "--device", "cpu", "--gpus", 2]
+
+    answer = run("train", contest.folder, "--model", "kbnett", *words)
+
+    assert answer.returncode == 2
+    assert answer.stderr.count("error:") == 1
+    assert "did you mean 'kbnet-s'?" in answer.stderr
+
+
+def test_a_batch_smaller_than_the_team_is_refused(contest: LocalContest, tmp_path: Path) -> None:
+    words = ["--runs", tmp_path, "--device", "cpu", "--gpus", 2, "--batch", 1, "--patch", 16]
+
+    answer = run("train", contest.folder, "--model", "unet", *words)
+
+    assert answer.returncode == 2
+    assert "too small for 2 processes" in answer.stderr
+
+
+def test_one_process_alone_is_a_team_that_costs_nothing() -> None:
+    with joined() as team:
+        assert team is ALONE
+        assert team.leads and team.share == (0, 1)
+        assert team.total([1.0, 2.0]) == [1.0, 2.0]
+        assert team.gather("a") == ["a"]
+        assert team.told("b") == "b"
+        assert team.after_leader(lambda: "c") == "c"
+
+
+def test_half_a_team_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+    with pytest.raises(SettingsError, match="LOCAL_RANK, MASTER_ADDR") as caught, joined():
+        pass
+
+    assert "torchrun" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "words"),
+    [
+        ("all", "auto", "finds no CUDA device"),
+        ("2", "auto", "there are 0 CUDA devices"),
+        ("two", "cpu", "is no number"),
+        ("0", "cpu", "is no number"),
+        ("all", "cpu", "is no number"),
+    ],
+)
+def test_gpus_that_are_not_there_are_refused(wanted: str, device: str, words: str) -> None:
+    if torch.cuda.is_available() and device != "cpu":
+        pytest.skip("this machine has CUDA devices")
+
+    with pytest.raises(KbdenoiseError, match=words):
+        count_gpus(wanted, device=device)
+
+
+def test_a_number_of_processes_may_share_the_cpu() -> None:
+    assert count_gpus("3", device="cpu") == 3
+    assert count_gpus("") == 0
