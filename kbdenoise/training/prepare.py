@@ -1,6 +1,7 @@
 """Everything a training run needs before its first step: data, model, split, session."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from kbdenoise.training.objective import Objective, make_objective
 from kbdenoise.training.optimisers import make_optimiser
 from kbdenoise.training.session import Session, rate_plan
 
-USUAL_PARTS = 10  # without --folds, one of so many parts of the pictures is held out
+_USUAL_PARTS = 10  # without --folds, one of so many parts is held out; fewer for fewer groups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +148,7 @@ def open_pairs(local: LocalContest, config: TrainConfig, progress: Progress) -> 
     groups = group_names(pairs, contest=contest, clean_checksums=store.clean_checksums)
     split = split_groups(
         groups,
-        folds=config.data.folds or USUAL_PARTS,
+        folds=parts_of(groups, config),
         fold=max(0, config.data.fold),
         seed=config.data.seed,
         holdout=contest.holdout,
@@ -260,10 +261,15 @@ def _samplers(
     )
 
 
+def parts_of(groups: Sequence[str], config: TrainConfig) -> int:
+    """How many parts the pictures are divided into, of which one is held out."""
+    return config.data.folds or max(2, min(_USUAL_PARTS, len(set(groups))))
+
+
 def data_fact(pairs: Pairs | Material, config: TrainConfig) -> Fact:
     """How many pairs there are, and which are held out."""
     split = pairs.split
-    fold = f"fold {max(0, config.data.fold)} of {config.data.folds or USUAL_PARTS}"
+    fold = f"fold {max(0, config.data.fold)} of {parts_of(pairs.groups, config)}"
     if pairs.local.contest.holdout and config.data.fold <= 0:
         fold = "groups " + ", ".join(pairs.local.contest.holdout)
     held_out_groups = len({pairs.groups[i] for i in split.held_out})

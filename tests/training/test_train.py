@@ -628,3 +628,13 @@ def test_a_kill_between_the_files_of_a_save_costs_no_exactness(
     assert child.returncode == 9, child.stderr
     assert_equal_weights(whole.run, resumed.run)
     assert_equal_weights(whole.run, resumed.run, "best")
+
+
+def test_a_small_contest_holds_out_one_of_the_groups_that_it_has(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    changes = {k: v for k, v in TINY.items() if k not in ("folds", "fold")}
+
+    result = train(contest.folder, runs=tmp_path / "runs", **changes)
+
+    assert len(read_json(result.run / "split.json")["held_out"]) == 2
