@@ -68,13 +68,20 @@ def take_step(session: Session, batch: Batch, *, progress: Progress) -> Pulse:
     return pulse
 
 
+def chance(seed: int, *, step: int, rank: int) -> int:
+    """The seed of what a process draws at a step, such as dropout; no two have the same."""
+    state = np.random.SeedSequence([seed, _CHANCE, step, rank]).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
+
+
 def _gradients(session: Session, batch: Batch) -> torch.Tensor:
     """Leave the whole batch's gradient in the parameters; sums of loss and errors over the share.
 
     A step's chance hangs on the seed, the step and the process: no state of it has to be kept.
     """
-    key = [session.config.data.seed, _CHANCE, session.now.step, session.team.rank]
-    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+    torch.manual_seed(
+        chance(session.config.data.seed, step=session.now.step, rank=session.team.rank)
+    )
     _forget_gradients(session)
     parts = pieces(batch, session.now.pieces)
     sums = [_piece(session, part, last=part is parts[-1]) for part in parts]
