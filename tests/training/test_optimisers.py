@@ -37,7 +37,7 @@ def learn(model: nn.Module, optimiser: torch.optim.Optimizer, steps: int) -> lis
         loss = (model(images) - target).square().mean()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return losses
 
 
