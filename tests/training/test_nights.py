@@ -9,7 +9,6 @@ import torch
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.devices import DeviceChoice, suited
 from kbdenoise.errors import DataError, SettingsError
-from kbdenoise.inference.loading import load_run
 from kbdenoise.models.weights import read_card
 from kbdenoise.progress import Event, Note
 from kbdenoise.runs.folder import Run
@@ -17,7 +16,7 @@ from kbdenoise.runs.history import read_history
 from kbdenoise.training import state, validation
 from kbdenoise.training.state import read_state
 from kbdenoise.training.train import train
-from tests.training.test_train import TINY, assert_equal_weights, stop_at
+from tests.training.test_train import TINY, assert_equal_weights, stop_at, weights
 
 
 def no_space(path: Path) -> DataError:
@@ -92,7 +91,7 @@ def test_the_better_of_raw_and_averaged_weights_is_kept(
     assert all(row[low] < row[high] for row in rows)
     assert result.best_score == pytest.approx(min(row[low] for row in rows))
     kept = read_state(result.run / "state.pt")["model" if better == "raw" else "average"]
-    best = load_run(str(result.run), device="cpu").restoration.restorer.model.state_dict()  # type: ignore[attr-defined]
+    best = weights(result.run, "best")
     if result.best_step == 10:
         assert all(torch.equal(kept[name], best[name]) for name in best)
 
