@@ -72,16 +72,17 @@ class Needs:
     def of(
         cls, info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, processes: int = 1
     ) -> "Needs":
-        """Estimated from batches of one and two patches."""
+        """Estimated from batches of two and of eight patches."""
         stage = max(config.stages, key=lambda stage: stage.patch)
         side = max(stage.patch, 2 * info.multiple)
-        one, two = (_bytes(info, config, device, side=side, batch=n) for n in (1, 2))
+        two, eight = (_bytes(info, config, device, side=side, batch=n) for n in (2, 8))
+        each = max(1.0, (eight - two) / 6)
         free = float(free_memory_bytes(device))
         return cls(
             name=info.name,
             multiple=info.multiple,
-            fixed_bytes=max(0.0, 2 * one - two),
-            bytes_per_pixel=max(1.0, two - one) / side**2,
+            fixed_bytes=max(0.0, two - 2 * each),
+            bytes_per_pixel=each / side**2,
             free_bytes=free / processes if device.kind == "cpu" else free,
             processes=processes,
             accumulate=config.memory.accumulate,
