@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from kbdenoise import devices
 from kbdenoise.contests.fetch import fetch
 from kbdenoise.runs.history import read_history
 from kbdenoise.training.train import train
@@ -28,31 +27,29 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps, for a trial")
     quick = parser.parse_args().quick
     steps = 5 if quick else 300
-    # On a GPU this is what train does by itself; a CPU without the hardware has to be told.
-    devices._cpu_bfloat16 = lambda: (True, "asked for by the benchmark")
     figures: dict[str, Any] = {"steps": steps, "settings": SETTINGS}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
         fetch("demo", data=folder / "data")
-        for precision, amp in (("float32", False), ("bfloat16", True)):
+        for name, precision in (("float32", "fp32"), ("bfloat16", "bf16")):
             result = train(
                 "demo",
                 data=folder / "data",
                 runs=folder / "runs",
-                amp=amp,
+                precision=precision,
                 steps=steps,
                 val_every=steps,
                 **SETTINGS,
             )
             row = read_history(result.run / "history.csv")[-1]
-            figures[precision] = {
+            figures[name] = {
                 "score": row["val_score"],
                 "psnr_db": row["val_psnr_db"],
                 "loss": row["loss"],
                 "skipped_steps": row["skipped_steps"],
             }
-            print(json.dumps({precision: figures[precision]}), flush=True)
-    scores = [figures[p]["score"] for p in ("bfloat16", "float32")]
+            print(json.dumps({name: figures[name]}), flush=True)
+    scores = [figures[name]["score"] for name in ("bfloat16", "float32")]
     figures["score_bfloat16_over_float32"] = round(scores[0] / scores[1], 4)
     print(json.dumps(figures, indent=2))
     if not quick:

@@ -1,0 +1,71 @@
+"""The earlier work's recipes, as far as they are known."""
+
+from typing import Any
+
+import pytest
+
+from kbdenoise.models.build import describe_model
+from kbdenoise.models.zoo import named_size
+from kbdenoise.presets import PRESETS
+from kbdenoise.training.schedules import Moment, learning_rate
+from kbdenoise.training.session import rate_plan, total_steps
+from kbdenoise.training.train import effective_settings
+
+DECKS = [name for name in PRESETS if name.startswith("deck-")]
+
+
+def recipe(name: Any, kind: str = "cpu") -> Any:
+    return effective_settings(name, kind, None, {})
+
+
+@pytest.mark.parametrize("name", DECKS)
+def test_a_recipe_is_the_same_on_every_device_and_owes_nothing_to_later_findings(
+    name: str,
+) -> None:
+    config = recipe(name)
+
+    assert config == recipe(name, "gpu")
+    assert (config.optimiser.optimiser, config.optimiser.loss) == ("adam", "mse")
+    assert (config.optimiser.lr, config.optimiser.beta2) == (1e-3, 0.999)
+    assert config.optimiser.ema == config.optimiser.clip == config.optimiser.weight_decay == 0
+    assert config.guard.guard == 0
+    assert config.data.patch == 128
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("deck-kbnet-1", 6_060_179),
+        ("deck-kbnet-final", 2_566_419),
+        ("deck-dncnn", 559_363),
+        ("deck-srresnet", 1_249_812),
+    ],
+)
+def test_its_networks_have_the_sizes_that_are_told_of_them(name: str, parameters: int) -> None:
+    model = recipe(name).model
+
+    hyper = named_size(model.model, model.size) if model.size else {}
+    info = describe_model(model.model, channels=3, **hyper)
+
+    assert info.parameters == parameters
+
+
+def test_the_last_recipe_falls_by_a_cosine_and_then_holds_its_rate() -> None:
+    plan = rate_plan(recipe("deck-kbnet-final"))
+
+    def rate(epoch: float) -> float:
+        steps = round(1125 * epoch)
+        moment = Moment(steps=steps, epochs=epoch, samples=8 * steps, run=epoch / 100)
+        return learning_rate(plan, moment)
+
+    assert rate(0) == pytest.approx(1e-3)
+    assert rate(30) == pytest.approx(5.5e-4)
+    assert rate(58.9) == pytest.approx(1e-4, rel=0.02)
+    assert {rate(59), rate(61), rate(99)} == {2e-4}
+
+
+def test_the_handed_out_notebook_took_three_epochs_of_batches_of_64() -> None:
+    config = recipe("deck-dncnn")
+
+    assert total_steps(config, pictures=9000) == round(3 * 9000 / 64)
+    assert not config.augmentation.flips and not config.augmentation.turns
