@@ -114,8 +114,9 @@ def plan_stage(needs: Needs, stage: Stage, *, page: int) -> MemoryPlan:
     if fitting < 1 and not needs.accumulate:
         raise NoMemoryError(
             f"a training step of {needs.name} on one patch of {side} px takes about "
-            f"{needs.total(side=side, batch=1) / 2**30:.2g} GiB, but "
-            f"{needs.free_bytes / 2**30:.2g} GiB are free",
+            f"{needs.total(side=side, batch=1) / 2**30:.2f} GiB, but of "
+            f"{needs.free_bytes / 2**30:.2f} GiB free only "
+            f"{_USABLE * needs.free_bytes / 2**30:.2f} can be counted on",
             hint="use --checkpointing, a smaller --patch, or a smaller --size or --width; or "
             "--accumulate with any number to try it all the same",
         )
