@@ -135,7 +135,11 @@ def _put_back(session: Session, buffers: list[torch.Tensor]) -> None:
 
 
 def _hint(session: Session) -> str:
+    resume = f"kbdenoise train --resume {session.run.name}"
     if session.team.size > 1:
-        more = 2 * session.now.pieces
-        return f"go on in smaller pieces: kbdenoise train --resume last --accumulate {more}"
-    return "use --checkpointing, a smaller --patch, or a smaller --size or --width"
+        return f"go on in smaller pieces: {resume} --accumulate {2 * session.now.pieces}"
+    # A processor's library may stay broken once memory has run out; a new process has a new one.
+    return (
+        f"go on with fewer activations: {resume} --checkpointing --accumulate {session.now.pieces};"
+        " or use a smaller --patch, --size or --width"
+    )
