@@ -40,6 +40,7 @@ from kbdenoise.training.memory import (
 from kbdenoise.training.objective import Objective, make_objective
 from kbdenoise.training.optimisers import make_optimiser
 from kbdenoise.training.session import Session, rate_plan
+from kbdenoise.training.sinks import check_sinks
 
 USUAL_PARTS = 10  # without --folds, one of so many parts of the pictures is held out
 
@@ -92,6 +93,7 @@ def gather(
     Raises SettingsError for settings that do not suit each other and DataError for broken data.
     """
     contest = local.contest
+    check_sinks(config.validation.log_to)
     start = None
     if info is None and config.model.init:
         start, info = _started_model(config, local)

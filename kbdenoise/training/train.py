@@ -1,31 +1,26 @@
 """Train a model on a contest's pairs: choose the settings, build the session, run or resume it."""
 
-import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kbdenoise.atomic import write_text
 from kbdenoise.config import ModelSettings, TrainConfig
 from kbdenoise.contests.contest import open_contest
-from kbdenoise.devices import DeviceChoice, choose_device, enough_memory
-from kbdenoise.errors import KbdenoiseError, SettingsError, nearest
+from kbdenoise.devices import DeviceChoice, choose_device
+from kbdenoise.errors import SettingsError, nearest
 from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.inference.filters import filter_device
 from kbdenoise.presets import PRESETS, Preset, tuned
-from kbdenoise.progress import Fact, Progress, silent
-from kbdenoise.resolving import read_settings, resolve, section_of, to_toml
-from kbdenoise.runs.folder import Run, Status, create_run
-from kbdenoise.team import ALONE, Team, broken_team, is_broken_team, joined
+from kbdenoise.progress import Progress, silent
+from kbdenoise.resolving import read_settings, resolve, section_of
+from kbdenoise.runs.folder import Run, create_run
+from kbdenoise.team import ALONE, Team, joined
 from kbdenoise.training.filters import is_filter, train_filter
-from kbdenoise.training.interrupt import StopRequest
-from kbdenoise.training.loop import run_steps
+from kbdenoise.training.one_run import session_result, train_session
 from kbdenoise.training.prepare import Material, gather, new_session, untouched_score
 from kbdenoise.training.result import TrainResult
 from kbdenoise.training.resume import resumed_session
-from kbdenoise.training.session import Session
 
 
 def train(
@@ -66,7 +61,7 @@ def train(
                 resume, given, name=name, data=data, runs=runs, progress=progress, team=team
             )
             if dry_run:
-                return _result(session, "dry run")
+                return session_result(session, "dry run")
         elif asked_filter(config, given):
             chosen = effective_settings(preset, filter_device().kind, config, given)
             return train_filter(
@@ -93,9 +88,7 @@ def train(
             model = material.config.model.model
             path = create_run(runs, model=model, name=run_name).path if team.leads else Path()
             session = new_session(Run(path=team.told(path)), material)
-        session.now.elapsed_s += team.told(time.monotonic() - started)
-        progress(Fact(label="run", text=str(session.run.path)))
-        return team.told(_result(session, _run(session, progress)))
+        return train_session(session, started=started, progress=progress)
 
 
 def gathered(
@@ -112,30 +105,6 @@ def gathered(
     device = _device(given, config)
     chosen = effective_settings(preset, device.kind, config, given)
     return gather(open_contest(name, data=data), chosen, device, progress, team=team)
-
-
-def _run(session: Session, progress: Progress) -> str:
-    """Train, and leave the true status behind however it ends."""
-    session.record = replace(session.record, status="running", device=session.device.text)
-    if session.team.leads:
-        write_text(session.run.config_file, to_toml(session.config))
-        session.run.write_record(session.record)
-    hint = "use a smaller --batch or --patch, or a smaller --size or --width"
-    try:
-        with (
-            StopRequest(patient=session.team.size > 1) as request,
-            enough_memory("training", hint=hint),
-        ):
-            return run_steps(session, asked_to_stop=lambda: request.asked, progress=progress)
-    except BaseException as error:
-        status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        failed = replace(session.record, status=status, stopped_by=type(error).__name__)
-        if session.team.leads:
-            with contextlib.suppress(KbdenoiseError, OSError):
-                session.run.write_record(failed)
-        if session.team.size > 1 and isinstance(error, RuntimeError) and is_broken_team(error):
-            raise broken_team() from error
-        raise
 
 
 def effective_settings(
@@ -215,22 +184,4 @@ def _dry_result(material: Material) -> TrainResult:
         steps=0,
         seconds=0.0,
         stopped_by="dry run",
-    )
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
-def _result(session: Session, stopped_by: str) -> TrainResult:
-    return TrainResult(
-        run=session.run.path,
-        metric=session.metric.name,
-        unit=session.metric.unit,
-        best_score=session.now.best_score,
-        best_step=session.now.best_step,
-        untouched_score=_number(session.record.untouched_score),
-        steps=session.now.step,
-        seconds=session.now.elapsed_s,
-        stopped_by=stopped_by,
     )
