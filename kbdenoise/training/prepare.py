@@ -1,6 +1,7 @@
 """Everything a training run needs before its first step: data, model, split, session."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,12 @@ def gather(
     *,
     team: Team = ALONE,
     info: ModelInfo | None = None,
+    pairs: Pairs | None = None,
 ) -> Material:
     """Check model, patch and pairs, open the store and draw the split; nothing of a run yet.
 
-    `info` is the model of a run that was begun before; otherwise the settings choose it.
+    `info` is the model of a run that was begun before; otherwise the settings choose it. `pairs`
+    are the contest's, split by the same settings, where they have been opened before.
     Raises SettingsError for settings that do not suit each other and DataError for broken data.
     """
     contest = local.contest
@@ -103,7 +106,7 @@ def gather(
     stages = config.stages
     for stage in stages:
         _check_patch(info, stage, staged=bool(config.data.stages))
-    pairs = team.after_leader(lambda: open_pairs(local, config, progress))
+    pairs = pairs or team.after_leader(lambda: open_pairs(local, config, progress))
     needs = Needs.of(info, config, device, processes=team.size)
     page = max(math.isqrt(h * w) for h, w in map(pairs.store.size, pairs.split.train))
     plans = tuple(plan_stage(needs, stage, page=page) for stage in stages)
@@ -146,19 +149,27 @@ def open_pairs(local: LocalContest, config: TrainConfig, progress: Progress) -> 
         local, pairs, channels=contest.channels, progress=counting(progress, "read pictures")
     )
     groups = group_names(pairs, contest=contest, clean_checksums=store.clean_checksums)
-    split = split_groups(
+    return Pairs(
+        local=local,
+        store=store,
+        split=_split(groups, config, local),
+        groups=tuple(groups),
+        metric=metric(contest.metric),
+    )
+
+
+def split_anew(pairs: Pairs, config: TrainConfig) -> Pairs:
+    """The same pairs, split as other settings ask for."""
+    return replace(pairs, split=_split(pairs.groups, config, pairs.local))
+
+
+def _split(groups: Sequence[str], config: TrainConfig, local: LocalContest) -> Split:
+    return split_groups(
         groups,
         folds=config.data.folds or USUAL_PARTS,
         fold=max(0, config.data.fold),
         seed=config.data.seed,
-        holdout=contest.holdout,
-    )
-    return Pairs(
-        local=local,
-        store=store,
-        split=split,
-        groups=tuple(groups),
-        metric=metric(contest.metric),
+        holdout=local.contest.holdout,
     )
 
 
