@@ -217,6 +217,9 @@ class ValidationSettings:
     save_every: str = setting(
         "5m", "Longest time between two saves of the run's state; 0 saves at validations only."
     )
+    log_to: str = setting(
+        "", "Where to show the curves beside history.csv: tensorboard, wandb, or both with a comma."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

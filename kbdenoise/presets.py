@@ -115,6 +115,7 @@ CHANGEABLE = (
     "patience",
     "perceptual_weights",  # which may lie elsewhere by then
     "save_every",
+    "log_to",
     "guard_times",
     "accumulate",
     "checkpointing",

@@ -51,7 +51,16 @@ def losses() -> list[str]:
     return list(LOSS_TERMS)
 
 
-OF_SETTINGS: dict[str, Callable[[], list[str]]] = {"loss": losses, "model": models}
+def sinks() -> list[str]:
+    """Names of the places that curves can be shown in."""
+    return keys_of_table("kbdenoise.training.sinks", "SINKS")
+
+
+OF_SETTINGS: dict[str, Callable[[], list[str]]] = {
+    "log_to": sinks,
+    "loss": losses,
+    "model": models,
+}
 """What is offered for the value of a setting, by its name."""
 
 

@@ -1,5 +1,6 @@
 """`kbdenoise train`: train a model, or go on with a run."""
 
+from math import isnan
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,16 +24,17 @@ from kbdenoise.cli.options import (
     on_gpus,
     option_name,
 )
-from kbdenoise.cli.words import duration, figure
+from kbdenoise.cli.words import Cell, duration, figure, table
 from kbdenoise.config import TrainConfig
 from kbdenoise.presets import CHANGEABLE
 
 if TYPE_CHECKING:
-    from kbdenoise.training.result import TrainResult
+    from kbdenoise.training.result import FoldsResult, TrainResult
 
 
 @command(
     "kbdenoise train --preset quick --time-limit 10m",
+    "kbdenoise train --folds 5",
     "kbdenoise train --resume last",
     settings=TrainConfig,
 )
@@ -82,15 +84,23 @@ def train(
     if result.stopped_by == "dry run":
         console.show(result, text="✓ all is in place; nothing was trained or written")
         return
+    from kbdenoise.training.result import FoldsResult
+
+    if isinstance(result, FoldsResult):
+        text, resumable = _folds_text(result, width=console.width), True
+        next_words = ["predict", result.folds[0].run.name]
+    else:
+        text, resumable = _text(result), result.resumable
+        next_words = ["evaluate", result.run.name]
     if result.stopped_by == "interrupt":
-        console.show(result, text=_text(result), short=result.run.name)
-        if result.resumable:
+        console.show(result, text=text, short=result.run.name)
+        if resumable:
             console.say(f"to go on: {follow('train', '--resume', result.run.name, runs=runs)}")
         else:
             console.say("nothing is lost: choosing a filter takes seconds; start it again")
         raise typer.Exit(INTERRUPTED)
-    next_command = follow("evaluate", result.run.name, data=data, runs=runs)
-    console.show(result, text=_text(result), short=result.run.name, next_command=next_command)
+    next_command = follow(*next_words, data=data, runs=runs)
+    console.show(result, text=text, short=result.run.name, next_command=next_command)
 
 
 def _text(result: "TrainResult") -> str:
@@ -106,3 +116,30 @@ def _text(result: "TrainResult") -> str:
         f"✓ {result.run}   {score}\n"
         f"  {result.steps:,} {words} in {duration(result.seconds)}, ended by: {result.stopped_by}"
     )
+
+
+def _folds_text(result: "FoldsResult", *, width: int) -> str:
+    """The out-of-fold score, and a line a fold."""
+    score = "not all folds are scored yet"
+    if not isnan(result.out_of_fold_score):
+        score = (
+            f"{result.metric} {figure(result.out_of_fold_score)} {result.unit} out of fold, all "
+            f"{result.pictures:,} pictures · untouched {figure(result.untouched_score)}\n"
+            f"  by fold {figure(result.mean_score)} ± {result.spread:.2g}"
+        )
+    head = f"✓ {result.run}   {score}"
+    head += f" · {duration(result.seconds)} in all, ended by: {result.stopped_by}"
+    rows: list[dict[str, Cell]] = [
+        {
+            "fold": fold.run.name.rsplit("_", 1)[-1],
+            "pictures": fold.pictures,
+            result.metric: fold.score,
+            "untouched": fold.untouched_score,
+            "best step": fold.best_step,
+        }
+        for fold in result.folds
+    ]
+    parts = [head, table(rows, width=width)]
+    if any(not isnan(fold.score) for fold in result.folds):
+        parts.append(f"  picture by picture: {result.scores_file}")
+    return "\n\n".join(parts)

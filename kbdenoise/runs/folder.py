@@ -182,10 +182,13 @@ class Difference:
     values: tuple[str, ...]
 
 
-def create_run(runs: Path, *, model: str, name: str = "") -> Run:
+def create_run(
+    runs: Path, *, model: str, name: str = "", ending: str = "", others: Sequence[str] = ()
+) -> Run:
     """Make a new, empty run folder named by date, model and `name` (or two words).
 
-    Raises SettingsError if `name` is taken or no fit name for a folder.
+    `ending` follows the name; that with any ending of `others` must be free too. Raises
+    SettingsError if `name` is taken or no fit name for a folder.
     """
     if name and not all(c.isalnum() or c in "-_." for c in name):
         raise SettingsError(
@@ -196,7 +199,9 @@ def create_run(runs: Path, *, model: str, name: str = "") -> Run:
         runs.mkdir(parents=True, exist_ok=True)
         for _ in range(100):
             words = name or f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_ANIMALS)}"
-            path = runs / f"{today}_{model}_{words}"
+            start = f"{today}_{model}_{words}"
+            taken = [p for other in others if (p := runs / f"{start}{other}").exists()]
+            path = taken[0] if taken else runs / f"{start}{ending}"
             try:
                 path.mkdir()
             except FileExistsError:

@@ -6,7 +6,7 @@ parameters. There is no state: choosing takes seconds, so that a stopped run is 
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from kbdenoise.models.zoo import MODELS
 from kbdenoise.notation import parse_hyper, seconds
 from kbdenoise.progress import Advance, Fact, Note, Progress
 from kbdenoise.resolving import to_toml
-from kbdenoise.runs.folder import Run, RunRecord, Status, create_run, environment, now
+from kbdenoise.runs.folder import Run, RunRecord, Status, environment, now
 from kbdenoise.runs.history import COLUMNS, write_history
 from kbdenoise.training.interrupt import StopRequest
 from kbdenoise.training.prepare import Pairs, data_fact, open_pairs, untouched_score, write_split
@@ -85,22 +85,24 @@ def is_filter(model: str) -> bool:
 def train_filter(
     local: LocalContest,
     config: TrainConfig,
+    new_run: Callable[[], Run],
     *,
-    runs: Path,
-    run_name: str,
     dry_run: bool,
     started: float,
     progress: Progress,
+    pairs: Pairs | None = None,
 ) -> TrainResult:
     """Choose a filter for a contest and write its run; `started` is when, on the monotonic clock.
 
+    `new_run` makes the run's folder once all is in place; `pairs` are the contest's where they
+    have been opened before.
     `--hyper` fixes parameters instead of choosing them. The first Ctrl-C or SIGTERM returns with
     `stopped_by="interrupt"`. Raises SettingsError for --init, --size and --width;
     other settings of networks have no effect.
     """
-    _check_settings(config)
+    check_filter_settings(config)
     clock = _Clock(started=started, limit_s=seconds(config.length.time_limit, name="--time-limit"))
-    pairs = open_pairs(local, config, progress)
+    pairs = pairs or open_pairs(local, config, progress)
     name = config.model.model
     progress(data_fact(pairs, config))
     progress(Fact(label="model", text=f"{name}: {FILTERS[name].summary}"))
@@ -108,7 +110,7 @@ def train_filter(
     if dry_run:
         untouched = untouched_score(pairs, count=config.validation.val_images)
         return _result(Path(), _record(pairs, name), pairs, untouched=untouched, ended="dry run")
-    run = create_run(runs, model=name, name=run_name)
+    run = new_run()
     record = _record(pairs, name)
     run.write_record(record)  # first, so that a kill leaves a run that can be seen
     write_text(run.config_file, to_toml(config))
@@ -311,7 +313,7 @@ def _result(
     )
 
 
-def _check_settings(config: TrainConfig) -> None:
+def check_filter_settings(config: TrainConfig) -> None:
     """Refuse what only networks have, and parameters that the filter does not have."""
     asked = {
         "--init": config.model.init,

@@ -275,6 +275,8 @@ def _validated(session: Session, clock: Clock, rate: float, progress: Progress) 
     )
     if _saved(session, clock, progress) and session.watch.is_calm():
         keep_as_good(session)
+    scores = {"val_score": found.averaged, "val_raw_score": found.raw, "val_psnr_db": found.psnr_db}
+    session.sinks.log(session.now.step, scores)
     clock.reported, clock.reported_step = time.monotonic(), session.now.step
     return ""
 
@@ -308,5 +310,7 @@ def _report(session: Session, clock: Clock, rate: float, progress: Progress) -> 
         "images_per_s": steps_per_s * session.stage.batch,
         "left_s": left_s,
     }
+    curves = {name: values[name] for name in ("loss", "lr", "images_per_s")}
+    session.sinks.log(session.now.step, curves)
     share = session.now.elapsed_s / (session.now.elapsed_s + left_s)
     progress(Advance(task="train", done=share, total=1.0, values=values))

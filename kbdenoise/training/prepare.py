@@ -42,6 +42,7 @@ from kbdenoise.training.memory import (
 from kbdenoise.training.objective import Objective, make_objective
 from kbdenoise.training.optimisers import make_optimiser
 from kbdenoise.training.session import Session, rate_plan
+from kbdenoise.training.sinks import check_sinks
 
 _USUAL_PARTS = 10  # without --folds, one of so many parts is held out; fewer for fewer groups
 
@@ -87,13 +88,16 @@ def gather(
     *,
     team: Team = ALONE,
     info: ModelInfo | None = None,
+    pairs: Pairs | None = None,
 ) -> Material:
     """Check model, patch and pairs, open the store and draw the split; nothing of a run yet.
 
-    `info` is the model of a run that was begun before; otherwise the settings choose it.
+    `info` is the model of a run that was begun before; otherwise the settings choose it. `pairs`
+    are the contest's, split by the same settings, where they have been opened before.
     Raises SettingsError for settings that do not suit each other and DataError for broken data.
     """
     contest = local.contest
+    check_sinks(config.validation.log_to)
     start = None
     if info is None and config.model.init:
         start, info = _started_model(config, local)
@@ -103,7 +107,7 @@ def gather(
     stages = config.stages
     for stage in stages:
         _check_patch(info, stage, staged=bool(config.data.stages))
-    pairs = team.after_leader(lambda: open_pairs(local, config, progress))
+    pairs = pairs or team.after_leader(lambda: open_pairs(local, config, progress))
     needs = Needs.of(info, config, device, processes=team.size)
     page = max(math.isqrt(h * w) for h, w in map(pairs.store.size, pairs.split.train))
     plans = tuple(plan_stage(needs, stage, page=page) for stage in stages)
@@ -146,19 +150,27 @@ def open_pairs(local: LocalContest, config: TrainConfig, progress: Progress) -> 
         local, pairs, channels=contest.channels, progress=counting(progress, "read pictures")
     )
     groups = group_names(pairs, contest=contest, clean_checksums=store.clean_checksums)
-    split = split_groups(
+    return Pairs(
+        local=local,
+        store=store,
+        split=_split(groups, config, local),
+        groups=tuple(groups),
+        metric=metric(contest.metric),
+    )
+
+
+def split_anew(pairs: Pairs, config: TrainConfig) -> Pairs:
+    """The same pairs, split as other settings ask for."""
+    return replace(pairs, split=_split(pairs.groups, config, pairs.local))
+
+
+def _split(groups: Sequence[str], config: TrainConfig, local: LocalContest) -> Split:
+    return split_groups(
         groups,
         folds=parts_of(groups, config),
         fold=max(0, config.data.fold),
         seed=config.data.seed,
-        holdout=contest.holdout,
-    )
-    return Pairs(
-        local=local,
-        store=store,
-        split=split,
-        groups=tuple(groups),
-        metric=metric(contest.metric),
+        holdout=local.contest.holdout,
     )
 
 

@@ -1,12 +1,12 @@
 """Go on with a run: the same settings, the same pictures, the state that was saved."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kbdenoise.config import TrainConfig
-from kbdenoise.contests.contest import open_contest
-from kbdenoise.devices import choose_device
+from kbdenoise.contests.contest import LocalContest, open_contest
+from kbdenoise.devices import DeviceChoice, choose_device
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.models.build import describe_model
@@ -16,8 +16,9 @@ from kbdenoise.presets import CHANGEABLE
 from kbdenoise.progress import Progress
 from kbdenoise.resolving import read_settings, resolve, section_of
 from kbdenoise.runs.folder import Run, RunRecord, find_run, read_json
+from kbdenoise.runs.folds import FoldsRecord
 from kbdenoise.team import ALONE, Team
-from kbdenoise.training.prepare import Material, build_session, gather
+from kbdenoise.training.prepare import Material, Pairs, build_session, gather
 from kbdenoise.training.session import Session
 from kbdenoise.training.state import load
 
@@ -45,30 +46,59 @@ def resumed_session(
             f"the run {run.name} is of the filter {record.model}, which cannot be resumed",
             hint=f"choosing takes seconds; do it anew: kbdenoise train --model {record.model}",
         )
-    before = _run_config(run)
+    before = saved_config(run.config_file)
     chosen = resolve(before, ("settings", given))
-    _check_changes(before, chosen, given, run)
+    check_changes(before, chosen, given, name=run.name)
     device = choose_device(
         chosen.device.device, precision=chosen.device.precision, threads=chosen.device.threads
     )
-    folder = Path(record.contest_folder)
-    if name is None and not folder.is_dir():
-        name = record.contest  # the whole project has moved: look where contests usually lie
-    local = open_contest(name, data=data) if name else open_contest(folder, data=folder.parent)
-    material = gather(local, chosen, device, progress, team=team, info=_model_of(run))
-    _check_same_data(run, record, material)
-    session = build_session(run, record, material)
-    pieces = session.now.pieces
-    load(session, run.state_file)
-    # What memory ran out for stays in pieces, unless the person or this device wants more of them.
-    session.now.pieces = chosen.memory.accumulate or max(pieces, session.now.pieces)
+    local = contest_again(record, name=name, data=data)
+    session = restored_session(run, local, chosen, device, progress, team=team)
     _check_something_left(session)
     return session
 
 
-def _run_config(run: Run) -> TrainConfig:
-    settings = read_settings(TrainConfig, run.config_file)
-    return resolve(TrainConfig(), (str(run.config_file), settings))
+def restored_session(
+    run: Run,
+    local: LocalContest,
+    config: TrainConfig,
+    device: DeviceChoice,
+    progress: Progress,
+    *,
+    team: Team,
+    pairs: Pairs | None = None,
+) -> Session:
+    """The session of a run at its last save, even where nothing is left to do but to end it.
+
+    `pairs` as in `gather`. Raises DataError if pictures, split or state are not what they were.
+    """
+    record = run.read_record()
+    material = gather(local, config, device, progress, team=team, info=_model_of(run), pairs=pairs)
+    check_same_data(run, record, material)
+    session = build_session(run, record, material)
+    pieces = session.now.pieces
+    load(session, run.state_file)
+    # What memory ran out for stays in pieces, unless the person or this device wants more of them.
+    session.now.pieces = config.memory.accumulate or max(pieces, session.now.pieces)
+    return session
+
+
+def saved_config(path: Path) -> TrainConfig:
+    """The settings of a config.toml; those that it does not know yet have their defaults."""
+    return resolve(TrainConfig(), (str(path), read_settings(TrainConfig, path)))
+
+
+def contest_again(
+    record: RunRecord | FoldsRecord, *, name: str | Path | None, data: Path
+) -> LocalContest:
+    """The contest of an earlier run: as it is named now, where it was, or where they usually lie.
+
+    The last is for a whole project that has moved.
+    """
+    folder = Path(record.contest_folder)
+    if name is None and not folder.is_dir():
+        name = record.contest
+    return open_contest(name, data=data) if name else open_contest(folder, data=folder.parent)
 
 
 def _model_of(run: Run) -> ModelInfo | None:
@@ -79,22 +109,29 @@ def _model_of(run: Run) -> ModelInfo | None:
     return describe_model(card.model, channels=card.channels, **card.hyperparameters)
 
 
-def _check_changes(
-    before: TrainConfig, chosen: TrainConfig, given: Mapping[str, Any], run: Run
+def check_changes(
+    before: TrainConfig,
+    chosen: TrainConfig,
+    given: Mapping[str, Any],
+    *,
+    name: str,
+    changeable: Sequence[str] = CHANGEABLE,
 ) -> None:
+    """Raise SettingsError for a changed setting that would make another run of the run `name`."""
     sections = section_of(TrainConfig)
     for key, value in given.items():
         was, now = (getattr(getattr(config, sections[key]), key) for config in (before, chosen))
-        if now != was and key not in CHANGEABLE:
+        if now != was and key not in changeable:
             option = "--" + key.replace("_", "-")
             raise SettingsError(
-                f"{option} {value} cannot be changed: the run {run.name} was trained with {was}",
+                f"{option} {value} cannot be changed: the run {name} was trained with {was}",
                 hint="leave it out, or start a new run; on resuming only these may change: "
-                + ", ".join("--" + name.replace("_", "-") for name in CHANGEABLE),
+                + ", ".join("--" + name.replace("_", "-") for name in changeable),
             )
 
 
-def _check_same_data(run: Run, record: RunRecord, material: Material) -> None:
+def check_same_data(run: Run, record: RunRecord, material: Material | Pairs) -> None:
+    """Raise DataError where pictures or split are not those that the run was begun with."""
     if material.store.checksum != record.data_checksum:
         raise DataError(
             f"the pictures of {record.contest} have changed since the run {run.name} began",

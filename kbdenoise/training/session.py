@@ -26,6 +26,7 @@ from kbdenoise.training.guard import Watch
 from kbdenoise.training.memory import MemoryPlan
 from kbdenoise.training.objective import Objective
 from kbdenoise.training.schedules import Moment, RatePlan
+from kbdenoise.training.sinks import Sinks
 from kbdenoise.training.sparsity import (
     SPARSE,
     keep_moments,
@@ -105,6 +106,8 @@ class Session:
     now: Counters = field(default_factory=Counters)
     watch: Watch = field(default_factory=Watch)
     history: list[dict[str, float]] = field(default_factory=list)
+    sinks: Sinks = field(default_factory=Sinks)
+    """Where the curves are shown beside the history; nowhere on processes that do not lead."""
 
     @property
     def channels_last(self) -> bool:

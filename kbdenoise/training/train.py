@@ -1,31 +1,29 @@
 """Train a model on a contest's pairs: choose the settings, build the session, run or resume it."""
 
-import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kbdenoise.atomic import write_text
 from kbdenoise.config import ModelSettings, TrainConfig
 from kbdenoise.contests.contest import open_contest
-from kbdenoise.devices import DeviceChoice, choose_device, enough_memory
-from kbdenoise.errors import KbdenoiseError, SettingsError, nearest
+from kbdenoise.devices import DeviceChoice, choose_device
+from kbdenoise.errors import SettingsError, nearest
 from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.inference.filters import filter_device
 from kbdenoise.presets import PRESETS, Preset, tuned
-from kbdenoise.progress import Fact, Progress, silent
-from kbdenoise.resolving import read_settings, resolve, section_of, to_toml
-from kbdenoise.runs.folder import Run, Status, create_run
-from kbdenoise.team import ALONE, Team, broken_team, is_broken_team, joined
+from kbdenoise.progress import Progress, silent
+from kbdenoise.resolving import read_settings, resolve, section_of
+from kbdenoise.runs.folder import Run, create_run
+from kbdenoise.runs.folds import find_folds
+from kbdenoise.team import ALONE, Team, joined
 from kbdenoise.training.filters import is_filter, train_filter
-from kbdenoise.training.interrupt import StopRequest
-from kbdenoise.training.loop import run_steps
+from kbdenoise.training.folds import resume_folds, train_folds
+from kbdenoise.training.one_run import session_result, train_session
 from kbdenoise.training.prepare import Material, gather, new_session, untouched_score
-from kbdenoise.training.result import TrainResult
+from kbdenoise.training.result import FoldsResult, TrainResult
 from kbdenoise.training.resume import resumed_session
-from kbdenoise.training.session import Session
 
 
 def train(
@@ -40,14 +38,15 @@ def train(
     dry_run: bool = False,
     progress: Progress = silent,
     **settings: Any,
-) -> TrainResult:
+) -> TrainResult | FoldsResult:
     """Train on a contest's pairs and keep the weights that score best on held-out pictures.
 
     `name` is a contest in the folder `data` (None: the only one). Further keyword arguments are
     settings of TrainConfig by name, and win over the TOML file `config`, which wins over `preset`.
     `resume` names a run to go on with; then only steps, time limit, device and the like may be
     given, and `name` says where the contest has moved to. The first Ctrl-C or SIGTERM saves and
-    returns with `stopped_by="interrupt"`.
+    returns with `stopped_by="interrupt"`. With `folds`, and no one `fold`, it is a model a fold,
+    and a FoldsResult.
 
     Raises SettingsError for a request that makes no sense and DataError for broken data.
     """
@@ -58,44 +57,97 @@ def train(
             "--resume takes its settings and its name from the run",
             hint="leave out --config, --preset and --name",
         )
+    call = _Call(name=name, data=data, runs=runs, dry_run=dry_run, started=started)
     with joined() as team:
-        progress = progress if team.leads else silent
+        call = replace(call, team=team, progress=progress if team.leads else silent)
         if resume is not None:
-            given |= _found_from_anywhere(given)
-            session = resumed_session(
-                resume, given, name=name, data=data, runs=runs, progress=progress, team=team
-            )
-            if dry_run:
-                return _result(session, "dry run")
-        elif asked_filter(config, given):
-            chosen = effective_settings(preset, filter_device().kind, config, given)
-            return train_filter(
-                open_contest(name, data=data),
-                chosen,
-                runs=runs,
-                run_name=run_name,
-                dry_run=dry_run,
-                started=started,
-                progress=progress,
-            )
-        else:
-            material = gathered(
-                name,
-                data=data,
-                preset=preset,
-                config=config,
-                given=given,
-                progress=progress,
-                team=team,
-            )
-            if dry_run:
-                return _dry_result(material)
-            model = material.config.model.model
-            path = create_run(runs, model=model, name=run_name).path if team.leads else Path()
-            session = new_session(Run(path=team.told(path)), material)
-        session.now.elapsed_s += team.told(time.monotonic() - started)
-        progress(Fact(label="run", text=str(session.run.path)))
-        return team.told(_result(session, _run(session, progress)))
+            return _resumed(call, resume, given | _found_from_anywhere(given))
+        return _begun(call, preset=preset, config=config, given=given, run_name=run_name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """What every way of training needs to know of the call."""
+
+    name: str | Path | None
+    data: Path
+    runs: Path
+    dry_run: bool
+    started: float
+    team: Team = ALONE
+    progress: Progress = silent
+
+
+def _resumed(call: _Call, resume: str, given: Mapping[str, Any]) -> TrainResult | FoldsResult:
+    """Go on with a run or with a cross-validation."""
+    team, progress = call.team, call.progress
+    folder = team.after_leader(lambda: find_folds(resume, call.runs))
+    if folder is not None:
+        return resume_folds(
+            folder,
+            given,
+            name=call.name,
+            data=call.data,
+            dry_run=call.dry_run,
+            started=call.started,
+            progress=progress,
+            team=team,
+        )
+    session = resumed_session(
+        resume,
+        given,
+        name=call.name,
+        data=call.data,
+        runs=call.runs,
+        progress=progress,
+        team=team,
+    )
+    if call.dry_run:
+        return session_result(session, "dry run")
+    return train_session(session, started=call.started, progress=progress)
+
+
+def _begun(
+    call: _Call,
+    *,
+    preset: Preset,
+    config: Path | None,
+    given: Mapping[str, Any],
+    run_name: str,
+) -> TrainResult | FoldsResult:
+    """Train a network, a filter, or one of them on each fold, from the start."""
+    team, progress = call.team, call.progress
+    filtering = bool(asked_filter(config, given))
+    device = filter_device() if filtering else _device(given, config)
+    chosen = effective_settings(preset, device.kind, config, given)
+    local = open_contest(call.name, data=call.data)
+    if chosen.data.folds and chosen.data.fold < 0:
+        return train_folds(
+            local,
+            chosen,
+            device,
+            runs=call.runs,
+            run_name=run_name,
+            dry_run=call.dry_run,
+            started=call.started,
+            progress=progress,
+            team=team,
+        )
+
+    def new_run() -> Run:
+        model = chosen.model.model
+        path = create_run(call.runs, model=model, name=run_name).path if team.leads else Path()
+        return Run(path=team.told(path))
+
+    if filtering:
+        return train_filter(
+            local, chosen, new_run, dry_run=call.dry_run, started=call.started, progress=progress
+        )
+    material = gather(local, chosen, device, progress, team=team)
+    if call.dry_run:
+        return _dry_result(material)
+    session = new_session(new_run(), material)
+    return train_session(session, started=call.started, progress=progress)
 
 
 def gathered(
@@ -112,30 +164,6 @@ def gathered(
     device = _device(given, config)
     chosen = effective_settings(preset, device.kind, config, given)
     return gather(open_contest(name, data=data), chosen, device, progress, team=team)
-
-
-def _run(session: Session, progress: Progress) -> str:
-    """Train, and leave the true status behind however it ends."""
-    session.record = replace(session.record, status="running", device=session.device.text)
-    if session.team.leads:
-        write_text(session.run.config_file, to_toml(session.config))
-        session.run.write_record(session.record)
-    hint = "use a smaller --batch or --patch, or a smaller --size or --width"
-    try:
-        with (
-            StopRequest(patient=session.team.size > 1) as request,
-            enough_memory("training", hint=hint),
-        ):
-            return run_steps(session, asked_to_stop=lambda: request.asked, progress=progress)
-    except BaseException as error:
-        status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        failed = replace(session.record, status=status, stopped_by=type(error).__name__)
-        if session.team.leads:
-            with contextlib.suppress(KbdenoiseError, OSError):
-                session.run.write_record(failed)
-        if session.team.size > 1 and isinstance(error, RuntimeError) and is_broken_team(error):
-            raise broken_team() from error
-        raise
 
 
 def effective_settings(
@@ -215,22 +243,4 @@ def _dry_result(material: Material) -> TrainResult:
         steps=0,
         seconds=0.0,
         stopped_by="dry run",
-    )
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
-def _result(session: Session, stopped_by: str) -> TrainResult:
-    return TrainResult(
-        run=session.run.path,
-        metric=session.metric.name,
-        unit=session.metric.unit,
-        best_score=session.now.best_score,
-        best_step=session.now.best_step,
-        untouched_score=_number(session.record.untouched_score),
-        steps=session.now.step,
-        seconds=session.now.elapsed_s,
-        stopped_by=stopped_by,
     )

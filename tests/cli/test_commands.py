@@ -11,7 +11,7 @@ from kbdenoise.cli.app import main
 from kbdenoise.imaging.files import write_image
 from kbdenoise.progress import Advance, Progress
 from kbdenoise.runs.folder import Run, RunRecord
-from kbdenoise.training.train import TrainResult
+from kbdenoise.training.result import FoldResult, FoldsResult, TrainResult
 
 Captured = pytest.CaptureFixture[str]
 
@@ -57,7 +57,8 @@ def workplace(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         patch.chdir(folder)
         patch.setenv("COLUMNS", "80")
         assert main(["fetch", "tiny", "--from", str(pictures), "-q"]) == 0
-        words = ["train", *SMALL, "--steps", "3", "--folds", "3", "--name", "brisk-otter", "-q"]
+        words = ["train", *SMALL, "--steps", "3", "--folds", "3", "--fold", "0"]
+        words += ["--name", "brisk-otter", "-q"]
         assert main(words) == 0
         yield folder
 
@@ -121,7 +122,8 @@ def test_inspect_names_what_is_wrong(capsys: Captured) -> None:
 
 @pytest.mark.usefixtures("workplace")
 def test_train_names_run_score_and_next_command(capsys: Captured) -> None:
-    code = main(["train", *SMALL, "--steps", "2", "--folds", "3", "--runs", "other runs"])
+    words = ["train", *SMALL, "--steps", "2", "--folds", "3", "--fold", "0"]
+    code = main([*words, "--runs", "other runs"])
 
     out, err = capsys.readouterr()
     (run,) = Path("other runs").iterdir()
@@ -309,6 +311,82 @@ def test_an_interrupted_training_says_how_to_go_on_and_exits_with_130(
     assert code == 130
     assert "no score yet" in out
     assert err.endswith("  to go on: kbdenoise train --resume 2026-11-22_kbnet-s_brisk-otter\n")
+
+
+FOLDS = FoldsResult(
+    run=Path("runs/2026-11-22_unet_brisk-otter-folds"),
+    metric="mae-mean-luma",
+    unit="grey levels",
+    out_of_fold_score=2.311,
+    untouched_score=11.15,
+    mean_score=2.42,
+    spread=0.2114,
+    pictures=50,
+    folds=tuple(
+        FoldResult(
+            fold=fold,
+            run=Path(f"runs/2026-11-22_unet_brisk-otter-fold{fold}"),
+            pictures=25,
+            score=score,
+            untouched_score=11.0 + fold,
+            steps=1500,
+            best_step=1400,
+        )
+        for fold, score in enumerate((2.2, 2.64))
+    ),
+    seconds=754.0,
+    scores_file=Path("runs/2026-11-22_unet_brisk-otter-folds/out_of_fold.csv"),
+    stopped_by="steps",
+)
+
+FOLDS_TEXT = """\
+✓ runs/2026-11-22_unet_brisk-otter-folds   mae-mean-luma 2.311 grey levels out of fold, all 50 \
+pictures · untouched 11.15
+  by fold 2.420 ± 0.21 · 12:34 in all, ended by: steps
+
+  fold                pictures   mae-mean-luma   untouched   best step
+  brisk-otter-fold0         25           2.200       11.00       1,400
+  brisk-otter-fold1         25           2.640       12.00       1,400
+
+  picture by picture: runs/2026-11-22_unet_brisk-otter-folds/out_of_fold.csv
+"""
+
+
+def test_the_end_of_a_cross_validation_looks_like_this(
+    capsys: Captured, train_gives: Callable[[Any], dict[str, Any]]
+) -> None:
+    train_gives(FOLDS)
+
+    code = main(["train", "--folds", "2"])
+
+    out, err = capsys.readouterr()
+    assert (code, out) == (0, FOLDS_TEXT)
+    assert err.endswith("  next: kbdenoise predict 2026-11-22_unet_brisk-otter-fold0\n")
+
+
+def test_an_interrupted_cross_validation_says_how_to_go_on_with_all_of_it(
+    capsys: Captured, train_gives: Callable[[Any], dict[str, Any]]
+) -> None:
+    train_gives(replace(FOLDS, stopped_by="interrupt", out_of_fold_score=float("nan")))
+
+    code = main(["train", "--folds", "2"])
+
+    out, err = capsys.readouterr()
+    assert code == 130
+    assert "not all folds are scored yet" in out
+    assert err.endswith("  to go on: kbdenoise train --resume 2026-11-22_unet_brisk-otter-folds\n")
+
+
+def test_a_cross_validation_as_json_names_runs_and_scores(
+    capsys: Captured, train_gives: Callable[[Any], dict[str, Any]]
+) -> None:
+    train_gives(replace(FOLDS, spread=float("nan")))
+
+    content = one_object(capsys, "train", "--folds", "2")
+
+    assert content["out_of_fold_score"] == 2.311
+    assert content["spread"] is None
+    assert [fold["score"] for fold in content["folds"]] == [2.2, 2.64]
 
 
 def test_only_what_was_given_reaches_the_library(

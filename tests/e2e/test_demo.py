@@ -39,7 +39,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     make_demo_contest(folder / "data" / "demo", train_pages=12, test_pages=2)
     write_contest(folder / "data" / "demo" / CONTEST_FILE, CONTESTS["demo"])
-    kbdenoise(folder, "train", "--steps", "400", "--val-every", "200", "--folds", "3", *QUICK)
+    kbdenoise(
+        folder,
+        "train",
+        "--steps",
+        "400",
+        "--val-every",
+        "200",
+        "--folds",
+        "3",
+        "--fold",
+        "0",
+        *QUICK,
+    )
     return folder
 
 

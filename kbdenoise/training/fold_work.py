@@ -1,0 +1,187 @@
+"""One fold of a cross-validation: its share of the time, its training, its pictures' scores."""
+
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+from kbdenoise.atomic import writing_to
+from kbdenoise.config import TrainConfig
+from kbdenoise.devices import DeviceChoice
+from kbdenoise.errors import SettingsError
+from kbdenoise.inference.loading import load_run
+from kbdenoise.inference.scoring import ImageScore, score_pictures
+from kbdenoise.notation import seconds
+from kbdenoise.progress import Advance, Event, Fact, Progress
+from kbdenoise.runs.folder import Run, RunRecord
+from kbdenoise.runs.folder import now as this_moment
+from kbdenoise.runs.folds import FoldsFolder, FoldsRecord, OutOfFold
+from kbdenoise.team import Team
+from kbdenoise.training.filters import is_filter, train_filter
+from kbdenoise.training.one_run import train_session
+from kbdenoise.training.prepare import Pairs, gather, new_session, split_anew
+from kbdenoise.training.result import TrainResult
+from kbdenoise.training.resume import restored_session
+
+_LEAST_S = 1.0  # of training a fold
+
+
+@dataclass(slots=True, kw_only=True)
+class Work:
+    """A cross-validation in hand."""
+
+    folder: FoldsFolder
+    record: FoldsRecord
+    config: TrainConfig
+    """Of the whole: all folds, and the time limit of all."""
+    pairs: Pairs
+    device: DeviceChoice
+    team: Team
+    progress: Progress
+    began: float
+    """When this call began to work for the fold in hand, on the monotonic clock."""
+    rows: dict[str, OutOfFold] = field(default_factory=dict)
+    """By stem."""
+
+    @property
+    def folds(self) -> range:
+        """Their numbers."""
+        return range(self.config.data.folds)
+
+    def pairs_of(self, fold: int) -> Pairs:
+        """The contest's pairs, split for a fold."""
+        return split_for(self.pairs, self.config, fold)
+
+    def run_record(self, fold: int) -> RunRecord | None:
+        """What the disk knows of a fold's run, if it was begun."""
+        run = self.folder.run(fold)
+        return run.read_record() if run.record_file.is_file() else None
+
+    def used_s(self) -> float:
+        """Seconds of training and scoring so far, in all sittings."""
+        records = map(self.run_record, self.folds)
+        scoring = sum(one.scoring_seconds for one in self.record.folds)
+        return sum(record.seconds for record in records if record) + scoring
+
+    def write(self, **changes: Any) -> None:
+        """Change the record, and write it; what the leader says counts."""
+        if self.team.leads:
+            changes |= {"updated_at": this_moment(), "seconds": round(self.used_s(), 1)}
+        self.record = replace(self.record, **self.team.told(changes))
+        if self.team.leads:
+            self.folder.write_record(self.record)
+
+
+def train_fold(work: Work, fold: int) -> TrainResult:
+    """Train a fold's model, from the start or from where it was stopped."""
+    run, config, local = work.folder.run(fold), _config(work, fold), work.pairs.local
+    pairs, team = work.pairs_of(fold), work.team
+    began, progress = work.began, without(work.progress, "model", "device", "memory")
+
+    def new_run() -> Run:
+        if team.leads:
+            with writing_to(run.path):
+                run.path.mkdir(parents=True, exist_ok=True)
+        return run
+
+    if is_filter(config.model.model):
+        trained = train_filter(
+            local, config, new_run, dry_run=False, started=began, progress=progress, pairs=pairs
+        )
+        return team.told(trained)
+    if team.told(run.state_file.is_file()):
+        device = work.device
+        session = restored_session(run, local, config, device, progress, team=team, pairs=pairs)
+    else:
+        material = gather(local, config, work.device, progress, team=team, pairs=pairs)
+        session = new_session(new_run(), material)
+    return train_session(session, started=began, progress=progress)
+
+
+def score_fold(work: Work, fold: int) -> list[ImageScore]:
+    """Scores of a fold's pictures by its best weights; processes divide the pictures."""
+    wanted, (rank, size) = work.config.device, work.team.share
+    held_out = work.pairs_of(fold).split.held_out
+    mine = held_out[rank::size]
+    loaded = load_run(
+        str(work.folder.run(fold).path),
+        runs=work.folder.path.parent,
+        progress=work.progress,
+        device=wanted.device,
+        precision=wanted.precision,
+        threads=wanted.threads,
+    )
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        work.progress(Advance(task="score out of fold", done=done, total=len(mine)))
+
+    rows = score_pictures(
+        loaded.restoration.images,
+        work.pairs.store,
+        mine,
+        metric=work.pairs.metric,
+        with_ssim=False,
+        after_each=count,
+    )
+    shares = work.team.gather(rows)
+    return [shares[i % size][i // size] for i in range(len(held_out))]
+
+
+def config_of_fold(config: TrainConfig, fold: int, *, time_limit: str) -> TrainConfig:
+    """The settings of one fold, from those of the whole."""
+    length = replace(config.length, time_limit=time_limit)
+    return replace(config, data=replace(config.data, fold=fold), length=length)
+
+
+def split_for(pairs: Pairs, config: TrainConfig, fold: int) -> Pairs:
+    """A contest's pairs, split for a fold. Raises SettingsError for one that cannot exist."""
+    return split_anew(pairs, config_of_fold(config, fold, time_limit="0"))
+
+
+def check_time(config: TrainConfig) -> None:
+    """Raise SettingsError for a time limit that is next to nothing for each fold."""
+    limit_s, folds = seconds(config.length.time_limit, name="--time-limit"), config.data.folds
+    if limit_s and limit_s < folds * _LEAST_S:
+        raise SettingsError(
+            f"--time-limit {config.length.time_limit} is too short for {folds} models, which "
+            "share it",
+            hint="write 8h, 1h30m, 90m or 45s",
+        )
+
+
+def without(progress: Progress, *labels: str) -> Progress:
+    """Progress that leaves out facts, such as those that are the same for all folds."""
+
+    def told(event: Event) -> None:
+        if not (isinstance(event, Fact) and event.label in labels):
+            progress(event)
+
+    return told
+
+
+def _config(work: Work, fold: int) -> TrainConfig:
+    """The settings of a fold that is to be trained now: an even share of the time that is left.
+
+    The share counts what earlier sittings have spent on this fold. The scoring of every fold is
+    left room for, as long as it has taken of those that have been scored.
+    """
+    limit_s = seconds(work.config.length.time_limit, name="--time-limit")
+    if not limit_s:
+        return config_of_fold(work.config, fold, time_limit="0")
+    records = {k: work.run_record(k) for k in work.folds}
+    waiting = [k for k, record in records.items() if not record or record.status != "finished"]
+    scorings = [one.scoring_seconds for one in work.record.folds if one.scoring_seconds]
+    to_score_s = (len(work.folds) - len(scorings)) * (fmean(scorings) if scorings else 0.0)
+    spent_s = record.seconds if (record := records[fold]) else 0.0
+    left_s = limit_s - (work.used_s() - spent_s) - to_score_s
+    share_s = work.team.told(int(left_s / len(waiting)))
+    if share_s < _LEAST_S:
+        raise SettingsError(
+            f"{work.folder.name} has used up its --time-limit {work.config.length.time_limit}, "
+            f"which counts all its sittings, before fold {fold} was trained",
+            hint="give it a longer one: kbdenoise train --resume "
+            f"{work.folder.name} --time-limit ...",
+        )
+    return config_of_fold(work.config, fold, time_limit=f"{share_s}s")
