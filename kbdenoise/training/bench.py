@@ -115,14 +115,14 @@ def bench(
         advance(1, _TASKS)
         step_ms = _best_ms(_stepping(session), each_s, material.device)
         advance(2, _TASKS)
-        size = material.store.size(material.split.held_out[0])
+        size = material.pairs.store.size(material.pairs.split.held_out[0])
         restore_ms = _best_ms(_restoring(session), each_s, material.device)
         advance(3, _TASKS)
         matrix, operator = _operator(each_s, material.device)
         advance(_TASKS, _TASKS)
     steps = session.last_step
     return BenchResult(
-        contest=material.local.contest.slug,
+        contest=material.pairs.local.contest.slug,
         model=material.info.name,
         parameters=material.info.parameters,
         device=material.device.text,

@@ -37,7 +37,7 @@ from kbdenoise.resolving import to_toml
 from kbdenoise.runs.folder import Run, RunRecord, Status, environment, now
 from kbdenoise.runs.history import COLUMNS, write_history
 from kbdenoise.training.interrupt import StopRequest
-from kbdenoise.training.prepare import Pairs, data_fact, open_pairs, untouched_score, write_split
+from kbdenoise.training.pairs import Pairs, data_fact, open_pairs, untouched_score, write_split
 from kbdenoise.training.result import TrainResult
 
 _CHOOSING_SHARE = 0.5  # of a time limit; the rest is for the held-out pictures

@@ -18,7 +18,8 @@ from kbdenoise.runs.folds import FoldsFolder, FoldsRecord, OutOfFold
 from kbdenoise.team import Team
 from kbdenoise.training.filters import is_filter, train_filter
 from kbdenoise.training.one_run import train_session
-from kbdenoise.training.prepare import Pairs, gather, new_session, split_anew
+from kbdenoise.training.pairs import Pairs, split_anew
+from kbdenoise.training.prepare import gather, new_session
 from kbdenoise.training.result import TrainResult
 from kbdenoise.training.resume import restored_session
 

@@ -43,12 +43,8 @@ from kbdenoise.training.fold_work import (
     without,
 )
 from kbdenoise.training.interrupt import StopRequest
-from kbdenoise.training.prepare import (
-    Pairs,
-    gather,
-    open_pairs,
-    untouched_score,
-)
+from kbdenoise.training.pairs import Pairs, open_pairs, untouched_score
+from kbdenoise.training.prepare import gather
 from kbdenoise.training.result import FoldResult, FoldsResult
 from kbdenoise.training.resume import (
     check_changes,

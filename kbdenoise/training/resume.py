@@ -18,7 +18,8 @@ from kbdenoise.resolving import read_settings, resolve, section_of
 from kbdenoise.runs.folder import Run, RunRecord, find_run, read_json
 from kbdenoise.runs.folds import FoldsRecord
 from kbdenoise.team import ALONE, Team
-from kbdenoise.training.prepare import Material, Pairs, build_session, gather
+from kbdenoise.training.pairs import Pairs
+from kbdenoise.training.prepare import build_session, gather
 from kbdenoise.training.session import Session
 from kbdenoise.training.state import load
 
@@ -74,7 +75,7 @@ def restored_session(
     """
     record = run.read_record()
     material = gather(local, config, device, progress, team=team, info=_model_of(run), pairs=pairs)
-    check_same_data(run, record, material)
+    check_same_data(run, record, material.pairs)
     session = build_session(run, record, material)
     pieces = session.now.pieces
     load(session, run.state_file)
@@ -130,14 +131,14 @@ def check_changes(
             )
 
 
-def check_same_data(run: Run, record: RunRecord, material: Material | Pairs) -> None:
+def check_same_data(run: Run, record: RunRecord, pairs: Pairs) -> None:
     """Raise DataError where pictures or split are not those that the run was begun with."""
-    if material.store.checksum != record.data_checksum:
+    if pairs.store.checksum != record.data_checksum:
         raise DataError(
             f"the pictures of {record.contest} have changed since the run {run.name} began",
             hint=f"put them back as they were ({run.split_file} lists them), or start a new run",
         )
-    stems = [material.store.stems[i] for i in material.split.held_out]
+    stems = [pairs.store.stems[i] for i in pairs.split.held_out]
     if stems != read_json(run.split_file).get("held_out"):
         raise DataError(
             f"the split of {record.contest} is no longer the one in {run.split_file}",

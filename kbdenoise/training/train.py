@@ -21,7 +21,8 @@ from kbdenoise.team import ALONE, Team, joined
 from kbdenoise.training.filters import is_filter, train_filter
 from kbdenoise.training.folds import resume_folds, train_folds
 from kbdenoise.training.one_run import session_result, train_session
-from kbdenoise.training.prepare import Material, gather, new_session, untouched_score
+from kbdenoise.training.pairs import untouched_score
+from kbdenoise.training.prepare import Material, gather, new_session
 from kbdenoise.training.result import FoldsResult, TrainResult
 from kbdenoise.training.resume import resumed_session
 
@@ -235,11 +236,11 @@ def _device(given: Mapping[str, Any], config: Path | None) -> DeviceChoice:
 def _dry_result(material: Material) -> TrainResult:
     return TrainResult(
         run=Path(),
-        metric=material.metric.name,
-        unit=material.metric.unit,
+        metric=material.pairs.metric.name,
+        unit=material.pairs.metric.unit,
         best_score=float("nan"),
         best_step=0,
-        untouched_score=untouched_score(material),
+        untouched_score=untouched_score(material.pairs),
         steps=0,
         seconds=0.0,
         stopped_by="dry run",
