@@ -6,9 +6,10 @@
 Trains every preset of RECIPES on the demo contest (300 pairs) and, where FOLDER holds them, on the
 pages of Denoising Dirty Documents, through the program as a user does, and scores the best weights
 on all held-out pictures, the same for every preset and seed. Each run becomes a line of FILE; what
-stands there already is not done again, so the measurement may be broken off, divided (--only takes
-patterns such as 'demo/*/0') and gone on with. The first of --seeds trains all presets, the others
-the --best of each contest. --report prints the table and writes benchmarks/results/.
+stands there already is not done again unless its line is taken out. So the measurement may be
+broken off, gone on with, and divided: --only takes patterns such as 'demo/*/0'. The first of
+--seeds trains all presets, the others the --best of each contest. --report prints the table and
+writes benchmarks/results/.
 
 A deck recipe is taken as it is: it counts epochs, and ends when they are done or the budget is
 over, whichever is first; its learning rate knows nothing of the budget. Ours have no number of
