@@ -10,6 +10,7 @@ from kbdenoise.errors import KbdenoiseError
 from kbdenoise.progress import Fact, Progress
 from kbdenoise.resolving import to_toml
 from kbdenoise.runs.folder import Status
+from kbdenoise.runs.lock import trained_here
 from kbdenoise.team import broken_team, is_broken_team
 from kbdenoise.training.interrupt import StopRequest
 from kbdenoise.training.loop import run_steps
@@ -23,7 +24,9 @@ def train_session(session: Session, *, started: float, progress: Progress) -> Tr
     team = session.team
     session.now.elapsed_s += team.told(time.monotonic() - started)
     progress(Fact(label="run", text=str(session.run.path)))
-    return team.told(session_result(session, _run(session, progress)))
+    with trained_here(session.run) if team.leads else contextlib.nullcontext():
+        stopped_by = _run(session, progress)
+    return team.told(session_result(session, stopped_by))
 
 
 def session_result(session: Session, stopped_by: str) -> TrainResult:

@@ -140,6 +140,11 @@ def _begun(
         path = create_run(call.runs, model=model, name=run_name).path if team.leads else Path()
         return Run(path=team.told(path))
 
+    if filtering and team.size > 1:
+        raise SettingsError(
+            f"{chosen.model.model} is a classical filter, which one process chooses in seconds",
+            hint="train it without torchrun and without --gpus",
+        )
     if filtering:
         return train_filter(
             local, chosen, new_run, dry_run=call.dry_run, started=call.started, progress=progress

@@ -139,3 +139,15 @@ def test_a_model_that_is_not_safe_in_half_precision_is_computed_in_float32() -> 
     assert suited(choice("bfloat16"), model="m", fp16=False, bf16=True).autocast == "bfloat16"
     with pytest.raises(SettingsError, match="m is not safe in float16"):
         suited(choice("float16", "as asked"), model="m", fp16=False, bf16=True)
+
+
+def test_two_processes_cannot_train_one_run_at_once(contest: LocalContest, tmp_path: Path) -> None:
+    def second(event: Event) -> None:
+        if isinstance(event, Note) and "step 5" in event.text:
+            with pytest.raises(DataError, match="trained by another process"):
+                train(resume="last", runs=tmp_path / "runs")
+
+    result = train(contest.folder, runs=tmp_path / "runs", progress=second, **TINY)
+
+    assert result.steps == 12
+    assert not (result.run / ".lock").exists()
