@@ -20,7 +20,9 @@ def trained_here(run: Run) -> Iterator[None]:
         yield
         return
     path = run.path / ".lock"
-    with writing_to(path), path.open("a") as file:
+    with writing_to(path):
+        file = path.open("a")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
