@@ -95,7 +95,14 @@ PRESETS: dict[str, dict[str, Layer]] = _BY_DEVICE | {
 # A small network on few pages learns print faster where it always stands upright, so it is neither
 # turned nor flipped.
 _TUNED: dict[str, Layer] = {
-    "res-unet": {"lr": 3e-3, "ema": 0.998, "warmup": "3%", "flips": False, "turns": False},
+    "res-unet": {
+        "optimiser": "muon",
+        "lr": 2e-3,
+        "ema": 0.998,
+        "warmup": "3%",
+        "flips": False,
+        "turns": False,
+    },
     # A page's tone shows in small patches as well as in large ones, and many pages teach it sooner.
     "tone": {"patch": 64, "batch": 8, "loss": "l1", "lr": 3e-3, "ema": 0.998, "warmup": "3%"},
 }

@@ -56,6 +56,7 @@ KNOWN_COSTS: dict[str, dict[str, KnownCosts]] = {
         "small": KnownCosts(172_812, 11_286_872_064, 0, 0),
     },
     "res-unet": {
+        "fine": KnownCosts(418_460, 1_345_323_008, 0, 0),
         "small": KnownCosts(891_756, 1_450_180_608, 0, 0),
         "large": KnownCosts(8_751_852, 8_776_581_120, 0, 0),
     },

@@ -192,6 +192,7 @@ MODELS: dict[str, ModelSpec] = {
         tiles="exact",
         channels_last=True,
         sizes={
+            "fine": {"widest": 64, "decoder_blocks": (3, 1, 1)},
             "small": {},
             "large": {"width": 48, "widest": 384, "encoder_blocks": (2, 2, 2), "middle_blocks": 2},
         },

@@ -85,12 +85,12 @@ def test_the_tables_json_holds_all_that_is_known_of_a_model_and_its_sizes(
 def test_a_model_is_shown_with_its_numbers_and_those_of_all_its_sizes(capsys: Captured) -> None:
     out, err = said(capsys, "models", "show", "res-unet")
 
-    info = describe_model("res-unet", channels=3)
+    info = describe_model("res-unet", channels=3, **named_size("res-unet", "fine"))
     assert f"parameters       {info.parameters:,}" in out
     for words in (MODELS["res-unet"].paper, "licence", "encoder_blocks", "  size   ", "large"):
         assert words in out
     assert "memory, estimated: patch 128, batch 8, mixed precision" in out
-    assert err == "  next: kbdenoise train --model res-unet --size small\n"
+    assert err == "  next: kbdenoise train --model res-unet --size fine\n"
 
 
 def test_a_size_with_hyperparameters_of_ones_own_is_shown_alone(capsys: Captured) -> None:
