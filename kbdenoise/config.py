@@ -68,7 +68,11 @@ class DataSettings:
 
     patch: int = setting(128, "Side of a training patch, in pixels.", min=16)
     batch: int = setting(
-        8, "Patches per optimiser step; auto takes what fits at once.", min=0, parse=batch_size
+        8,
+        "Patches per optimiser step; auto takes what fits at once.",
+        min=0,
+        max=65_536,
+        parse=batch_size,
     )
     stages: str = setting(
         "", "Patches in stages instead, 'side x batch:share': '64x16:50% 128x4:40% page:10%'."

@@ -89,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # OpenMP's threads spin while they wait for each other: by default so long that one other busy
     # program makes training ten times as slow; not at all, and a quiet machine is half as fast.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a stream put in place by somebody else
@@ -137,6 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hint="close other programs, or raise the limit (`ulimit -v`, or the container's)",
         )
         return FAILED
+    finally:
+        if in_main_thread:  # what ends us from now on has nothing to clean up
+            signal.signal(signal.SIGTERM, before)
 
 
 def _is_ours_to_tell(error: KbdenoiseError) -> bool:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 @command(
     "kbdenoise train --preset quick --time-limit 10m",
-    "kbdenoise train --folds 5",
     "kbdenoise train --resume last",
     settings=TrainConfig,
 )

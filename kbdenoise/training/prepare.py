@@ -80,6 +80,7 @@ def gather(
     stages = config.stages
     for stage in stages:
         check_patch(info, stage, staged=bool(config.data.stages))
+    objective = _objective(config, channels=contest.channels, device=device)
     pairs = pairs or team.after_leader(lambda: open_pairs(local, config, progress))
     needs = Needs.of(info, config, device, processes=team.size)
     page = max(math.isqrt(h * w) for h, w in map(pairs.store.size, pairs.split.train))
@@ -102,7 +103,7 @@ def gather(
         device=device,
         team=team,
         plans=plans,
-        objective=_objective(config, channels=contest.channels, device=device),
+        objective=objective,
         config=config,
         start=start,
     )

@@ -27,6 +27,7 @@ TINY: dict[str, Any] = {
     "batch": 2,
     "steps": 3,
     "folds": 4,
+    "fold": 0,
     "device": "cpu",
 }
 

@@ -23,7 +23,7 @@ from kbdenoise.training.train import TrainResult, train
 def train_filter(
     contest: LocalContest, tmp_path: Path, model: str = "gaussian", **changes: Any
 ) -> TrainResult:
-    given = {"model": model, "folds": 4, "device": "cpu", "threads": 1} | changes
+    given = {"model": model, "folds": 4, "fold": 0, "device": "cpu", "threads": 1} | changes
     return train(contest.folder, runs=tmp_path / "runs", **given)
 
 

@@ -23,6 +23,7 @@ SHORT: dict[str, Any] = {
     "steps": 6,
     "val_every": 3,
     "folds": 4,
+    "fold": 0,
     "device": "cpu",
     "threads": 1,
 }

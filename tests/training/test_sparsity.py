@@ -84,7 +84,7 @@ def test_left_out_weights_stay_zero_for_the_phase_and_come_back_after_it(
     for name in inner:
         zero = seen[8][2][name] == 0
         assert all(bool((w[name][zero] == 0).all()) for _, p, w in seen if p == 1)
-        assert float((seen[-1][2][name] == 0).float().mean()) < 0.1
+        assert float((seen[-1][2][name] == 0).float().mean()) < 0.2
 
 
 def test_the_last_phase_runs_at_a_tenth_of_the_rate(contest: LocalContest, tmp_path: Path) -> None:

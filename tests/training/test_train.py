@@ -541,8 +541,8 @@ def test_a_file_of_a_run_that_may_not_be_read_is_not_called_damaged(
     assert "permission" in caught.value.hint
 
 
-def test_a_batch_beyond_all_memory_is_a_clear_error(contest: LocalContest, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="memory"):
+def test_a_batch_beyond_all_reason_is_refused(contest: LocalContest, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="must be between 0 and 65536"):
         train_tiny(contest, tmp_path / "runs", batch=10**12)
 
 
