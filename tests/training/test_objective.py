@@ -131,7 +131,15 @@ def test_a_loss_that_does_not_suit_is_refused(
     assert hint in caught.value.hint
 
 
-TINY = {"model": "unet", "width": 4, "patch": 16, "batch": 2, "folds": 4, "device": "cpu"}
+TINY = {
+    "model": "unet",
+    "width": 4,
+    "patch": 16,
+    "batch": 2,
+    "folds": 4,
+    "fold": 0,
+    "device": "cpu",
+}
 
 
 def test_a_run_trains_by_a_sum_and_resumes_from_elsewhere(
