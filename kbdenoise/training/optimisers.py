@@ -83,17 +83,22 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """The nearest matrices with singular values about one: [n, rows, columns] -> the same.
 
     Five rounds of a Newton-Schulz iteration in float32; singular values end between about 0.7 and
-    1.2, which is as good as one.
+    1.2, which is as good as one. The rounds multiply small square matrices only, and the long ones
+    at the end: half the time of multiplying them in every round.
     """
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).float()
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    size = (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7).square()  # [n, 1, 1]
+    gram = x @ x.mT / size  # [n, r, r], r the shorter side
+    product = torch.eye(gram.shape[1], device=gram.device)
     for _ in range(_ROUNDS):
-        gram = x @ x.mT  # [n, r, r]
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    nearest: Tensor = (x.mT if tall else x).to(matrices.dtype)
-    return nearest
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    nearest: Tensor = (product @ x / size.sqrt()).to(matrices.dtype)
+    return nearest.mT if tall else nearest
 
 
 def _gradient(parameter: Tensor) -> Tensor:
