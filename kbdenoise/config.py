@@ -201,7 +201,7 @@ class DsdSettings:
         0.0, "Share of every layer's weights left out in the middle phase; 0: off.", min=0, max=0.99
     )
     dsd_phases: str = setting(
-        "40% 30% 30%", "Shares of the run: dense, sparse, dense again; each has the whole schedule."
+        "40%,30%,30%", "Shares of the run: dense, sparse, dense again; each has the whole schedule."
     )
     dsd_last_lr: float = setting(
         0.1, "What the learning rate is multiplied by in the last phase.", min=0.001, max=1

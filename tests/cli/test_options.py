@@ -79,8 +79,8 @@ def another(kind: Any, field: Any) -> Any:
     """A value that is not the default."""
     if kind is bool:
         return not field.default
-    if field.name in ("folds", "epochs"):
-        return {"folds": 5, "epochs": 0.0}[field.name]
+    if field.name in ("folds", "epochs", "dsd"):
+        return {"folds": 5, "epochs": 0.0, "dsd": 0.3}[field.name]
     if kind in (int, float):
         return field.default + 1 if kind is int else 0.9 * field.default
     if get_origin(kind) is not None:
@@ -90,6 +90,8 @@ def another(kind: Any, field: Any) -> Any:
         "size": "blind",
         "hyper": "depth=3",
         "warmup": "7 epochs",
+        "dsd_phases": "50%,25%,25%",
+        "stages": "64x16:50%,128x4:50%",
         "lr_length": "60 epochs",
         "lr_every": "500 steps",
         "init": str(Path("start.pth").resolve()),

@@ -270,7 +270,7 @@ def test_where_training_goes_back_tensorboard_purges_what_was_beyond(
 
 @needs_tensorboard
 def test_tensorboard_reads_one_smooth_curve_after_a_kill(
-    contest: LocalContest, tmp_path: Path
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = textwrap.dedent(f"""
         import os, torch
@@ -296,6 +296,7 @@ def test_tensorboard_reads_one_smooth_curve_after_a_kill(
     child = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert child.returncode == 9, child.stderr
 
+    monkeypatch.setattr("kbdenoise.training.loop._REPORT_EVERY_S", 0.0)
     resumed = train(resume="last", runs=tmp_path / "runs")
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
