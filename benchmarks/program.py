@@ -41,6 +41,11 @@ def kbdenoise(home: Path, *arguments: str) -> dict[str, Any]:
     answer = run(home, *arguments)
     if answer.returncode:
         raise SystemExit(f"kbdenoise {' '.join(arguments)}\n{answer.stderr}")
+    return read(answer)
+
+
+def read(answer: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The result of a command that was done."""
     result: dict[str, Any] = json.loads(answer.stdout)
     return result
 
