@@ -47,7 +47,10 @@ def setting(
 class ModelSettings:
     """Model"""
 
-    model: str = setting("kbnet-s", "Architecture; `kbdenoise models` lists them.")
+    model: str = setting(
+        "kbnet-s",
+        "Architecture; `kbdenoise models` lists them. A contest of mean luma puts tone+ in front.",
+    )
     size: str = setting("", "Named size of the architecture; empty takes its first.")
     width: int = setting(0, "Channels at full resolution; 0 keeps the size's own.", min=0)
     hyper: str = setting(

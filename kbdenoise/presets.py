@@ -113,6 +113,16 @@ def tuned(model: str, *, preset: str) -> Layer:
     return {} if preset in _DECKS else _TUNED.get(model.removeprefix("tone+"), {})
 
 
+def default_model(model: str, *, preset: str, metric: str) -> str:
+    """The model of a preset for a contest, where nobody asks for another.
+
+    Where the score is the tone of whole pages, a stage that sees them whole goes first: a patch of
+    plain colour cannot tell tinted paper from ink. The deck's recipes are left as they were.
+    """
+    sees_tone = metric == "mae-mean-luma" and preset not in _DECKS
+    return f"tone+{model}" if sees_tone else model
+
+
 # What a resumed run may be told anew; everything else would make it another run.
 CHANGEABLE = (
     "steps",

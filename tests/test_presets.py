@@ -1,5 +1,6 @@
 """The earlier work's recipes, as far as they are known."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,3 +70,31 @@ def test_the_handed_out_notebook_took_three_epochs_of_batches_of_64() -> None:
 
     assert total_steps(config, pictures=9000) == round(3 * 9000 / 64)
     assert not config.augmentation.flips and not config.augmentation.turns
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in DECKS])
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_where_pages_are_scored_by_their_tone_a_stage_that_sees_them_goes_first(
+    name: Any, kind: str
+) -> None:
+    for_any = recipe(name, kind)
+    by_tone = effective_settings(name, kind, None, {}, metric="mae-mean-luma")
+
+    assert effective_settings(name, kind, None, {}, metric="rmse") == for_any
+    assert by_tone.model.model == f"tone+{for_any.model.model}"
+    assert by_tone.optimiser == for_any.optimiser  # it learns as the model does alone
+
+
+def test_a_model_that_was_asked_for_is_taken_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[model]\nmodel = "nafnet"\n')
+
+    for config, given in ((None, {"model": "unet"}), (file, {}), (file, {"model": "unet"})):
+        chosen = effective_settings("quick", "cpu", config, given, metric="mae-mean-luma")
+
+        assert chosen.model.model == given.get("model", "nafnet")
+
+
+@pytest.mark.parametrize("name", DECKS)
+def test_a_deck_recipe_knows_no_tone(name: Any) -> None:
+    assert effective_settings(name, "cpu", None, {}, metric="mae-mean-luma") == recipe(name)

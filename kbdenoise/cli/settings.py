@@ -4,9 +4,12 @@ from typing import Annotated
 
 import typer
 
+from kbdenoise.cli import complete
 from kbdenoise.cli.console import Console
 from kbdenoise.cli.options import (
+    DATA,
     ConfigOption,
+    DataOption,
     PresetOption,
     Settings,
     command,
@@ -19,29 +22,41 @@ from kbdenoise.config import PredictConfig, TrainConfig
 
 @command(
     "kbdenoise settings train > mine.toml",
-    "kbdenoise settings train --preset quick --patch 96",
+    "kbdenoise settings train demo --preset quick",
     name="settings train",
     settings=TrainConfig,
 )
 def train(
     console: Console,
     settings: Settings,
+    contest: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CONTEST",
+            help="Contest to train on, which has a say in the model; none stands for any.",
+            autocompletion=complete.contests_here,
+            show_default=False,
+        ),
+    ] = None,
     preset: PresetOption = "standard",
     config: ConfigOption = None,
+    data: DataOption = DATA,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print all options and defaults as a table instead.")
     ] = False,
 ) -> None:
-    """Print what `train` would use on this machine."""
+    """Print what `train` would use on this machine, for any contest or for one."""
     if markdown:
         console.show({}, text=settings_table(TrainConfig), short=settings_table(TrainConfig))
         return
+    from kbdenoise.contests.contest import open_contest
     from kbdenoise.devices import choose_device
     from kbdenoise.resolving import to_toml
     from kbdenoise.training.train import effective_settings
 
     kind = choose_device(settings.get("device", "auto")).kind
-    effective = effective_settings(preset, kind, config, settings)
+    metric = "" if contest is None else open_contest(contest, data=data).contest.metric
+    effective = effective_settings(preset, kind, config, settings, metric=metric)
     toml = to_toml(effective).rstrip("\n")
     console.show(effective, text=toml, short=toml)
 

@@ -159,13 +159,15 @@ def _samplers(
 
 
 def _facts(material: Material) -> list[Fact]:
-    info, config = material.info, material.config
+    info, config, metric = material.info, material.config, material.pairs.metric.name
+    sees_tone = info.sees_page and metric == "mae-mean-luma"
     return [
         data_fact(material.pairs, config),
         Fact(
             label="model",
             text=f"{info.name}: {info.parameters:,} parameters, size multiple {info.multiple}"
-            + (f", from {config.model.init}" if material.start is not None else ""),
+            + (f", from {config.model.init}" if material.start is not None else "")
+            + (f"; sees whole pages, as {metric} asks" if sees_tone else ""),
         ),
         Fact(label="device", text=material.device.text + _team_text(material.team)),
         *(Fact(label="memory", text=plan.text) for plan in material.plans),

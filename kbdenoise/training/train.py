@@ -12,7 +12,7 @@ from kbdenoise.devices import DeviceChoice, choose_device
 from kbdenoise.errors import SettingsError, nearest
 from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.inference.filters import filter_device
-from kbdenoise.presets import PRESETS, Preset, tuned
+from kbdenoise.presets import PRESETS, Preset, default_model, tuned
 from kbdenoise.progress import Progress, silent
 from kbdenoise.resolving import read_settings, resolve, section_of
 from kbdenoise.runs.folder import Run, create_run
@@ -120,8 +120,8 @@ def _begun(
     team, progress = call.team, call.progress
     filtering = bool(asked_filter(config, given))
     device = filter_device() if filtering else _device(given, config)
-    chosen = effective_settings(preset, device.kind, config, given)
     local = open_contest(call.name, data=call.data)
+    chosen = effective_settings(preset, device.kind, config, given, metric=local.contest.metric)
     if chosen.data.folds and chosen.data.fold < 0:
         return train_folds(
             local,
@@ -168,23 +168,32 @@ def gathered(
 ) -> Material:
     """What a network's training would start from, its settings chosen; nothing of a run yet."""
     device = _device(given, config)
-    chosen = effective_settings(preset, device.kind, config, given)
-    return gather(open_contest(name, data=data), chosen, device, progress, team=team)
+    local = open_contest(name, data=data)
+    chosen = effective_settings(preset, device.kind, config, given, metric=local.contest.metric)
+    return gather(local, chosen, device, progress, team=team)
 
 
 def effective_settings(
-    preset: Preset, kind: str, config: Path | None, given: Mapping[str, Any]
+    preset: Preset,
+    kind: str,
+    config: Path | None,
+    given: Mapping[str, Any],
+    *,
+    metric: str = "",
 ) -> TrainConfig:
     """Defaults < preset for this kind of device < the model's own < TOML file < what is given.
 
-    The model is that of `init`, where that is given.
+    The model is that of `init`, where that is given. `metric` is the contest's, which has a say in
+    the model where nobody else has; empty stands for any contest.
     """
     if preset not in PRESETS:
         raise SettingsError(f"no preset is called '{preset}'", hint=nearest(preset, PRESETS))
     layer = PRESETS[preset]["cpu" if kind == "cpu" else "gpu"]
+    model = str(layer.get("model", ModelSettings().model))
+    layer = layer | {"model": default_model(model, preset=preset, metric=metric)}
     from_file = _from_file(config)
     start = _start({**from_file, **given})
-    named = {"model": ModelSettings().model} | layer | from_file | dict(given) | start
+    named = layer | from_file | dict(given) | start
     return resolve(
         TrainConfig(),
         (f"preset {preset}", layer),
