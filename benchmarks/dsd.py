@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--share", type=float, default=0.3)
+    parser.add_argument("--threads", default="0")
     wanted = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -34,6 +35,7 @@ def main() -> None:
                     home,
                     *("train", "demo", "--preset", "quick", "--seed", seed, "--device", "cpu"),
                     *("--steps", str(wanted.steps), "--val-every", str(wanted.steps)),
+                    *("--threads", wanted.threads),
                     *("--dsd", str(wanted.share), "--name", f"{kind}-{seed}", *extra),
                 )
                 phases = Run(path=home / result["run"]).read_record().phases
