@@ -88,7 +88,7 @@ def test_pixels_long_follows_the_samples_pages_and_direction(
     assert header == "Id,gray"
     assert [row.split(",")[0] for row in rows] == ids
     answers = dict(FORMATS["pixels-long"].read(path, contest=contest, pages=pages))
-    expected = {p.stem: FORMATS["pixels-long"].answer(image_of(p)) for p in pages}
+    expected = {p.stem: FORMATS["pixels-long"].answer(image_of(p), contest=contest) for p in pages}
     for stem, answer in answers.items():
         np.testing.assert_allclose(answer, expected[stem], atol=5.1e-6)
 
