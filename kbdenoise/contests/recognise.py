@@ -240,14 +240,17 @@ def _ids(keys: Sequence[str], tests: Sequence[Path]) -> dict[str, Any]:
 
 
 def _stride(sample: _Sample, columns: int) -> int:
-    """How many pixels there are for each column; 0 where it does not come out."""
+    """How many pixels there are for each column; 0 where the numbers do not tell."""
     size = sample.size
     if size is None:
         return 1
     pixels = size[0] * size[1]
-    stride = pixels // columns
-    exact = stride and -(-pixels // stride) == columns
-    return stride if exact else 0
+    if columns < 2:
+        return 1 if pixels == columns else 0
+    least, most = -(-pixels // columns), -(-pixels // (columns - 1)) - 1
+    # With few columns several strides give as many of them; one that divides is meant then.
+    fitting = range(max(1, least), most + 1)
+    return least if len(fitting) == 1 or (fitting and pixels % least == 0) else 0
 
 
 def _scale(values: "np.ndarray[Any, np.dtype[np.float64]]", name: str) -> dict[str, Any]:

@@ -213,4 +213,4 @@ def _allowed(contest: LocalContest, expected: Answer, *, source: Source) -> floa
     white = 255.0 if isinstance(expected, float) else 1.0
     if source == "pixels":
         return _EXACT * white
-    return (_ONE_LEVEL / 255.0 + contest.contest.options.step + _EXACT) * white
+    return (_ONE_LEVEL / 255.0 + contest.contest.options.step / 2 + _EXACT) * white

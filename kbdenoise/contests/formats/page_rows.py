@@ -230,8 +230,9 @@ def _best_names(
             start = _first_number(cells) if kind == "index" else options.base
             names = dict(zip(_row_names(owners, kind=kind, start=start), owners, strict=True))
             known = sum(cell in names for cell in cells)
-            # A running number says nothing of its picture, so all of them must be there.
-            sure = kind != "index" or set(cells) == names.keys()
+            # A running number says nothing of its picture: unless the options ask for one, all of
+            # them must be there.
+            sure = kind != "index" or kind == options.id or set(cells) == names.keys()
             candidates.append((known if sure else -1, column, names))
     _, column, names = max(candidates, key=lambda candidate: candidate[0])
     return column, names
