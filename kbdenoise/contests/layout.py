@@ -323,15 +323,13 @@ def _with_sample(root: Path, layout: Layout) -> Layout:
             f"{CONTEST_FILE}, where format may be " + ", ".join(FORMAT_NAMES)
         )
         return replace(layout, sample=sample, notes=(*layout.notes, note))
-    told = ", ".join(f"{key} = {value!r}" for key, value in found.submission.items())
-    note = f"{sample} looks like the format {found.format}{' with ' + told if told else ''}"
     return replace(
         layout,
         sample=sample,
         format=found.format,
         submission=found.submission,
         metric=found.metric,
-        notes=(*layout.notes, f"{note}: see format and metric in {CONTEST_FILE}"),
+        notes=(*layout.notes, f"{sample} looks like {found}: see {CONTEST_FILE}"),
     )
 
 

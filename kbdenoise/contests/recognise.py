@@ -37,6 +37,13 @@ class Recognised:
     submission: dict[str, Any] = field(default_factory=dict, hash=False)
     """The table `[submission]` of a contest.toml."""
 
+    def __str__(self) -> str:
+        options = ", ".join(f"{key} = {value!r}" for key, value in self.submission.items())
+        told = f"the format {self.format}{' with ' + options if options else ''}"
+        if options_of(self.format, self.submission).id == "index":
+            told += "; its running ids go to the pictures in the natural order of their names"
+        return told
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sample:

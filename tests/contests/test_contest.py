@@ -1,6 +1,8 @@
 """What a contest.toml may say, and how a contest is found on this disk."""
 
-from dataclasses import asdict, replace
+import re
+import tomllib
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from kbdenoise.contests.contest import (
     read_contest,
     write_contest,
 )
+from kbdenoise.contests.options import OPTIONS, Options
 from kbdenoise.errors import DataError, SettingsError
 
 
@@ -77,6 +80,22 @@ def test_options_of_a_format_are_a_table_that_survives_its_file(tmp_path: Path) 
     assert written.endswith('\n[submission]\nstride = 8\nvalue = "p"\n')
     assert read_contest(tmp_path / CONTEST_FILE) == contest
     assert (contest.options.stride, contest.options.value, contest.options.key) == (8, "p", "ID")
+
+
+def test_readme_lists_every_format_with_the_options_that_it_knows() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| .* \| (`[a-z_` ]+`) \|$", text, re.MULTILINE))
+    example = tomllib.loads(text.partition("```toml\n[submission]")[2].partition("```")[0])
+
+    assert {name: tuple(keys.strip("`").split("` `")) for name, keys in rows.items()} == {
+        name: known.keys for name, known in OPTIONS.items()
+    }
+    assert example.keys() == {field.name for field in fields(Options)}
+    for name, known in OPTIONS.items():
+        table = {key: value for key, value in example.items() if key in known.keys}
+        assert contest_from(
+            {"slug": "x", "format": name, "submission": table}, source="README.md"
+        ).options
 
 
 @pytest.mark.parametrize(

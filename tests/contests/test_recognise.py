@@ -140,6 +140,7 @@ def test_a_sample_is_recognised_followed_and_handed_in(tmp_path: Path, case: str
     assert (layout.format, layout.submission) == (name, options)
     assert f"looks like the format {name}" in layout.notes[-1]
     assert all(f"{key} = " in layout.notes[-1] for key in options)
+    assert ("natural order" in layout.notes[-1]) == (case in ("raw", "raw blocks", "rle"))
     contest = LocalContest(
         folder=tmp_path,
         contest=Contest(
