@@ -5,7 +5,7 @@ each of those costs a contest score up to 16 grey levels. A contest that scores 
 it, and `plane` makes it.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -18,7 +18,6 @@ BT709 = np.array([0.2126, 0.7152, 0.0722], dtype=np.float64)
 Space = Literal["y601", "y601-limited", "gray709", "r", "g", "b"]
 """What a gray value is: full-range luma, luma in 16..235, Rec.709 luma, or one channel."""
 
-SPACES: tuple[Space, ...] = get_args(Space)
 _BLACK, _WHITE = 16 / 255, 235 / 255  # of the limited range
 
 
