@@ -413,6 +413,20 @@ def test_every_problem_names_its_row_and_its_cure(
         list(FORMATS[name].read(path, contest=contest_of(name), pages=pages))
 
 
+def test_a_cell_that_unpacks_without_end_is_stopped(tmp_path: Path) -> None:
+    content = replaced(GOOD_RLE, zlib_cell([5, 2]), zlib_cell(bytes(50_000_000)))
+    (tmp_path / "s.csv").write_text(content)
+    contest, pages = contest_of("rle-zlib-b64"), [page_of("a", 1, 2), page_of("b", 1, 2)]
+    tracemalloc.start()
+
+    report = FORMATS["rle-zlib-b64"].check(tmp_path / "s.csv", contest=contest, pages=pages)
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "is too long" in report.problems[0]
+    assert peak < 10_000_000
+
+
 @pytest.mark.parametrize(
     ("name", "good"),
     [
