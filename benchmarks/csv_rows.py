@@ -1,4 +1,8 @@
-"""Rows a second of the `pixels-long` submission: ours against `DataFrame.to_csv`, in one run."""
+"""The speed of writing and reading submissions.
+
+Rows a second of `pixels-long`, ours against `DataFrame.to_csv` in one run; and values a second of
+the formats whose rows are whole pictures.
+"""
 
 import gzip
 import shutil
@@ -6,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +74,34 @@ def measure_csv_rows(*, pages: int = 8, pandas_pages: int = 2, repeats: int = 3)
             pandas_rows_s=len(frame)
             / _best(lambda: frame.to_csv(Path(folder) / "pandas.csv", index=False), repeats),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureRates:
+    """Values (H*W*C of each picture) a second of a format whose rows are pictures."""
+
+    write_values_s: float
+    read_values_s: float
+
+
+def measure_picture_rows(*, pictures: int = 4, repeats: int = 3) -> dict[str, PictureRates]:
+    """Write and read back colour pictures of 540x420 px; `pixels-wide` holds their luma."""
+    image = np.repeat(_page_image(), 3, axis=2)
+    expected = [_page(number) for number in range(1, pictures + 1)]
+    restored = [Restored(stem=p.stem, name=p.name, image=image) for p in expected]
+    rates = {}
+    for name in ("pixels-wide", "raw-b64", "png-b64", "rle-zlib-b64"):
+        contest = LocalContest(folder=Path("."), contest=Contest(slug="rows", format=name))
+        values = pictures * HEIGHT * WIDTH * (1 if name == "pixels-wide" else 3)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "ours.csv"
+            write = partial(FORMATS[name].write, path, restored, contest=contest, pages=expected)
+            read = partial(FORMATS[name].read, path, contest=contest, pages=expected)
+            rates[name] = PictureRates(
+                write_values_s=values / _best(write, repeats),
+                read_values_s=values / _best(lambda read=read: list(read()), repeats),  # type: ignore[misc]
+            )
+    return rates
 
 
 def _packed(write: Callable[[Path], None], path: Path) -> None:

@@ -2,8 +2,9 @@
 
     python -m benchmarks.pipeline [--quick]
 
-Prints patches a second of the loader against decoding files for every sample, and CSV rows a second
-against `DataFrame.to_csv`; writes them to benchmarks/results/.
+Prints patches a second of the loader against decoding files for every sample, CSV rows a second
+against `DataFrame.to_csv`, and values a second of submissions whose rows are pictures; writes them
+to benchmarks/results/.
 """
 
 import argparse
@@ -24,6 +25,9 @@ def main() -> None:
     rates = csv_rows.measure_csv_rows(pages=2 if quick else 8)
     figures["csv"] = {**asdict(rates), "times_pandas": rates.times_pandas}
     print(json.dumps(figures["csv"]))
+    pictures = csv_rows.measure_picture_rows(repeats=1 if quick else 3)
+    figures["picture_rows"] = {name: asdict(each) for name, each in pictures.items()}
+    print(json.dumps(figures["picture_rows"]))
     if not quick:
         print(f"written: {record.write_result('pipeline', figures)}")
 

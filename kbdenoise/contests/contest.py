@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +18,13 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from kbdenoise.atomic import write_text
+from kbdenoise.contests.options import OPTIONS, Options, options_of
 from kbdenoise.errors import DataError, SettingsError, nearest
 from kbdenoise.imaging.metrics import METRICS
 
 CONTEST_FILE = "contest.toml"
 
-FORMAT_NAMES = ("mean-luma", "pixels-long", "zip")
+FORMAT_NAMES = tuple(OPTIONS)
 """The submission formats; their functions stand in `kbdenoise.contests.formats`."""
 
 _REFUSED = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
@@ -60,6 +61,8 @@ class Contest:
     """Submission format; `kbdenoise.contests.formats` lists them."""
     sample: str = ""
     """The contest's own sample submission, where it has one."""
+    submission: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Options of the format, where they are not its defaults: `kbdenoise.contests.options`."""
     group_by: GroupRule = "pattern"
     """How pictures that must stay on one side of a split are told."""
     group_pattern: str = r"(.+)"
@@ -80,6 +83,7 @@ class Contest:
         if self.format not in FORMAT_NAMES:
             near = nearest(self.format, FORMAT_NAMES)
             raise ValueError(f"format '{self.format}' is unknown; {near}")
+        options_of(self.format, self.submission)
         try:
             groups = re.compile(self.group_pattern).groups
         except re.error as error:
@@ -89,6 +93,11 @@ class Contest:
         for name in ("noisy", "clean", "test", "truth", "sample"):
             if Path(getattr(self, name)).is_absolute() or ".." in Path(getattr(self, name)).parts:
                 raise ValueError(f"{name} must be a folder inside the root, without '..'")
+
+    @property
+    def options(self) -> Options:
+        """How the submission is written: the format's defaults with the table `submission`."""
+        return options_of(self.format, self.submission)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +174,10 @@ def contest_from(content: dict[str, Any], *, source: str) -> Contest:
 
 def write_contest(path: Path, contest: Contest) -> None:
     """Write contest.toml, complete, so that it can be edited by hand."""
-    write_text(path, tomli_w.dumps(asdict(contest)))
+    content = asdict(contest)
+    if not contest.submission:
+        del content["submission"]
+    write_text(path, tomli_w.dumps(content))
 
 
 def open_contest(name: str | Path | None, *, data: Path = Path("data")) -> LocalContest:

@@ -8,18 +8,13 @@ decide is an error that shows what was found and asks for a contest.toml.
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
-from kbdenoise.contests.contest import CONTEST_FILE
-from kbdenoise.contests.samples import (
-    METRIC_OF_FORMAT,
-    SAMPLE_NAME,
-    find_sample,
-    sample_format,
-    sampled_channels,
-)
+from kbdenoise.contests.contest import CONTEST_FILE, FORMAT_NAMES
+from kbdenoise.contests.recognise import recognise
+from kbdenoise.contests.samples import SAMPLE_NAME, find_sample, sampled_channels
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import SUFFIXES, list_images
 
@@ -71,6 +66,7 @@ class Layout:
     channels: Literal[1, 3] = 3
     sample: str = ""
     format: str = "zip"
+    submission: dict[str, Any] = field(default_factory=dict, hash=False)
     metric: str = "psnr"
     notes: tuple[str, ...] = ()
     """Sentences for the person: what was left out, what was assumed."""
@@ -318,19 +314,22 @@ def _with_sample(root: Path, layout: Layout) -> Layout:
     sample = find_sample(root)
     if not sample:
         return layout
-    stems = {p.stem for p in list_images(root / layout.test)} if layout.test else set()
-    found = sample_format(root / sample, test_stems=stems)
-    note = (
-        f"{sample} looks like the format {found}"
-        if found
-        else f"the format of {sample} is not known; {layout.format} is assumed"
-    )
+    ending = layout.test_ending
+    tests = list_images(root / layout.test) if layout.test else []
+    found = recognise(root / sample, tests=[p for p in tests if p.stem.endswith(ending)])
+    if found is None:
+        note = (
+            f'the format of {sample} is not known; format = "{layout.format}" is assumed: see '
+            f"{CONTEST_FILE}, where format may be " + ", ".join(FORMAT_NAMES)
+        )
+        return replace(layout, sample=sample, notes=(*layout.notes, note))
     return replace(
         layout,
         sample=sample,
-        format=found or layout.format,
-        metric=METRIC_OF_FORMAT.get(found, layout.metric),
-        notes=(*layout.notes, f"{note}: see format and metric in {CONTEST_FILE}"),
+        format=found.format,
+        submission=found.submission,
+        metric=found.metric,
+        notes=(*layout.notes, f"{sample} looks like {found}: see {CONTEST_FILE}"),
     )
 
 

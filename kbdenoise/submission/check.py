@@ -12,20 +12,19 @@ from kbdenoise.contests.formats import (
     CheckReport,
     Page,
     Source,
-    SubmissionFormat,
     checksum,
     submission_format,
 )
 from kbdenoise.contests.formats.pages import pages_by_stem
 from kbdenoise.errors import DataError, SettingsError
-from kbdenoise.imaging.files import list_images, read_image, read_opaque
-from kbdenoise.imaging.luma import mean_luma_of_pixels
+from kbdenoise.imaging.files import list_images, read_opaque
 from kbdenoise.imaging.metrics import Metric, metric
 
 _SHOWN = 5
 
 # Rounding colours to 8 bits, and then their luma, moves a value by one grey level at most.
 _ONE_LEVEL = 1.0
+_EXACT = 1e-6  # of white; two ways through float32 may differ by so much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +70,9 @@ def compare_with_pictures(
     found = match_pictures(pages, pictures, contest=contest)
     problems = []
     for stem, answer in chosen.read(path, contest=contest, pages=pages):
-        channels = None if isinstance(answer, float) else answer.shape[2]
-        expected = chosen.answer(read_image(found[stem], channels=channels))
+        expected = chosen.answer(read_opaque(found[stem]), contest=contest)
         gap = _gap(answer, expected)
-        if not gap <= _allowed(chosen, expected, source=source):
+        if not gap <= _allowed(contest, expected, source=source):
             problems.append(
                 f"{stem}: the submission differs from {found[stem]} by {gap:.3g}; write it again "
                 "from these pictures"
@@ -107,8 +105,10 @@ def score_answers(
     by_stem = pages_by_stem(pages)
     scores, sizes = [], []
     for stem, answer in answers:
-        scores.append((stem, _score(answer, truths[stem], page=by_stem[stem], chosen=chosen)))
-        sizes.append(by_stem[stem].height * by_stem[stem].width)
+        page = by_stem[stem]
+        score = _score(answer, truths[stem], page=page, contest=contest, chosen=chosen)
+        scores.append((stem, score))
+        sizes.append(page.height * page.width)
     return Score(
         metric=chosen.name,
         value=chosen.pool([score for _, score in scores], sizes),
@@ -124,6 +124,12 @@ def require_scorable(contest: LocalContest) -> Metric:
             f"a submission of the format mean-luma cannot be scored by {chosen.name}: it holds one "
             "number a page",
             hint='write metric = "mae-mean-luma" into the contest\'s contest.toml',
+        )
+    if contest.contest.options.stride > 1 and chosen.name == "ssim":
+        raise SettingsError(
+            "a submission of pixels-wide that leaves pixels out cannot be scored by ssim, which "
+            "compares neighbours",
+            hint='write metric = "psnr" or "rmse" into the contest\'s contest.toml',
         )
     return chosen
 
@@ -174,14 +180,16 @@ def _stems(path: Path, contest: LocalContest) -> set[str]:
     return {path.stem.removesuffix(end) for end in ("", rules.clean_ending, rules.test_ending)}
 
 
-def _score(answer: Answer, truth: Path, *, page: Page, chosen: Metric) -> float:
-    if isinstance(answer, float):
-        pixels = read_opaque(truth)
-        _check_size(pixels.shape, truth, page)
-        return abs(answer - mean_luma_of_pixels(pixels))
-    clean = read_image(truth, channels=answer.shape[2])
-    _check_size(clean.shape, truth, page)
-    return chosen.score(answer, clean)
+def _score(
+    answer: Answer, truth: Path, *, page: Page, contest: LocalContest, chosen: Metric
+) -> float:
+    """Compare an answer with what the same format would say of the truth."""
+    pixels = read_opaque(truth)
+    _check_size(pixels.shape, truth, page)
+    right = submission_format(contest.contest.format).answer(pixels, contest=contest)
+    if isinstance(answer, float) or isinstance(right, float):
+        return _gap(answer, right)
+    return chosen.score(answer, right)
 
 
 def _check_size(shape: tuple[int, ...], truth: Path, page: Page) -> None:
@@ -200,7 +208,9 @@ def _gap(answer: Answer, expected: Answer) -> float:
     return float(np.abs(np.subtract(answer, expected, dtype=np.float64)).max())
 
 
-def _allowed(chosen: SubmissionFormat, expected: Answer, *, source: Source) -> float:
+def _allowed(contest: LocalContest, expected: Answer, *, source: Source) -> float:
+    """How far a value may lie from that of the stored picture, in the answer's own unit."""
+    white = 255.0 if isinstance(expected, float) else 1.0
     if source == "pixels":
-        return chosen.tolerance
-    return chosen.tolerance + _ONE_LEVEL / (1.0 if isinstance(expected, float) else 255.0)
+        return _EXACT * white
+    return (_ONE_LEVEL / 255.0 + contest.contest.options.step / 2 + _EXACT) * white

@@ -1,6 +1,8 @@
 """What a contest.toml may say, and how a contest is found on this disk."""
 
-from dataclasses import asdict, replace
+import re
+import tomllib
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from kbdenoise.contests.contest import (
     read_contest,
     write_contest,
 )
+from kbdenoise.contests.options import OPTIONS, Options
 from kbdenoise.errors import DataError, SettingsError
 
 
@@ -62,9 +65,68 @@ def test_a_written_contest_names_every_field(tmp_path: Path) -> None:
 
     written = (tmp_path / CONTEST_FILE).read_text()
 
-    assert [line.split(" = ")[0] for line in written.splitlines()] == list(
-        asdict(Contest(slug="mine"))
-    )
+    assert [line.split(" = ")[0] for line in written.splitlines()] == [
+        name for name in asdict(Contest(slug="mine")) if name != "submission"
+    ]
+
+
+def test_options_of_a_format_are_a_table_that_survives_its_file(tmp_path: Path) -> None:
+    options = {"stride": 8, "value": "p"}
+    contest = Contest(slug="mine", format="pixels-wide", submission=options)
+    write_contest(tmp_path / CONTEST_FILE, contest)
+
+    written = (tmp_path / CONTEST_FILE).read_text()
+
+    assert written.endswith('\n[submission]\nstride = 8\nvalue = "p"\n')
+    assert read_contest(tmp_path / CONTEST_FILE) == contest
+    assert (contest.options.stride, contest.options.value, contest.options.key) == (8, "p", "ID")
+
+
+def test_readme_lists_every_format_with_the_options_that_it_knows() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| .* \| (`[a-z_` ]+`) \|$", text, re.MULTILINE))
+    example = tomllib.loads(text.partition("```toml\n[submission]")[2].partition("```")[0])
+
+    assert {name: tuple(keys.strip("`").split("` `")) for name, keys in rows.items()} == {
+        name: known.keys for name, known in OPTIONS.items()
+    }
+    assert example.keys() == {field.name for field in fields(Options)}
+    for name, known in OPTIONS.items():
+        table = {key: value for key, value in example.items() if key in known.keys}
+        assert contest_from(
+            {"slug": "x", "format": name, "submission": table}, source="README.md"
+        ).options
+
+
+@pytest.mark.parametrize(
+    ("format", "table", "message"),
+    [
+        ("pixels-wide", {"strid": 8}, "no key 'strid' for the format pixels-wide; .* 'stride'"),
+        ("mean-luma", {"stride": 8}, "no key 'stride' for the format mean-luma; choose one of"),
+        ("pixels-wide", {"stride": 0}, "stride: at least 1, not 0"),
+        ("pixels-wide", {"stride": "wide"}, "stride: .*integer"),
+        ("pixels-wide", {"scale": 100}, "scale: Input should be 1 or 255"),
+        ("pixels-long", {"decimals": 6}, "decimals: from 0 to 5 where scale = 1"),
+        ("pixels-long", {"decimals": -1}, "decimals: from 0 to 5 where scale = 1"),
+        ("pixels-wide", {"decimals": 4}, "decimals: from 0 to 3 where scale = 255"),
+        ("mean-luma", {"decimals": 18}, "decimals: from 0 to 17, or -1 for all"),
+        ("mean-luma", {"space": "y709"}, "space: Input should be 'y601'"),
+        ("mean-luma", {"id": "stm"}, "id: 'stm' is unknown; stem, name, index or a template"),
+        ("mean-luma", {"id": "{stm}"}, r"id: '\{stm\}' may hold \{stem\}, \{name\} and \{index\}"),
+        ("mask-rle", {"threshold": 0}, "threshold: above 0 and at most 1, not 0"),
+        ("raw-b64", {"block": -1}, "block: at least 0, not -1"),
+        ("zip", {"files": "{stem}.jpg"}, "no suffix of pictures kept without loss"),
+        ("zip", {"files": "../{stem}.png"}, "must lie inside the archive"),
+        ("zip", {"files": "{stem}.bmp", "bit_depth": 16}, "bmp files cannot hold 16 bits"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(
+    format: str, table: dict[str, object], message: str
+) -> None:
+    content = {"slug": "mine", "format": format, "submission": table}
+
+    with pytest.raises(SettingsError, match=rf"x\.toml: .*\[submission\] .*{message}"):
+        contest_from(content, source="x.toml")
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:

@@ -181,8 +181,8 @@ def test_check_names_what_is_wrong_with_an_archive(tmp_path: Path) -> None:
 
     told = "\n".join(report.problems)
     assert "the file 'a.png' is there twice" in told
-    assert "the file 'b.png' cannot be read: it is damaged or cut short" in told
-    assert "the file 'c.png' is 3x3 px, not 3x2 px" in told
+    assert "the file 'b.png' cannot be used: it is damaged or cut short" in told
+    assert "the file 'c.png' cannot be used: it is 3x3 px, not 3x2 px" in told
     assert "the file 'd.png' unpacks to 2,097,152 bytes" in told
     assert "the file 'e.png' is missing" in told
     assert "no test picture belongs to the file '../x.png'" in told

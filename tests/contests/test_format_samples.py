@@ -88,7 +88,7 @@ def test_pixels_long_follows_the_samples_pages_and_direction(
     assert header == "Id,gray"
     assert [row.split(",")[0] for row in rows] == ids
     answers = dict(FORMATS["pixels-long"].read(path, contest=contest, pages=pages))
-    expected = {p.stem: FORMATS["pixels-long"].answer(image_of(p)) for p in pages}
+    expected = {p.stem: FORMATS["pixels-long"].answer(image_of(p), contest=contest) for p in pages}
     for stem, answer in answers.items():
         np.testing.assert_allclose(answer, expected[stem], atol=5.1e-6)
 
@@ -165,3 +165,51 @@ def test_archives_take_their_names_from_a_sample_archive(tmp_path: Path) -> None
 
     assert zipfile.ZipFile(path).namelist() == ["results/b.tif", "results/a.tif"]
     assert FORMATS["zip"].check(path, contest=contest, pages=pages).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "sample", "message"),
+    [
+        ("pixels-wide", "ID,pixel_0\na,1\nb,1\n", "is not a CSV of 7 columns"),
+        ("raw-b64", "ID,BLOCK\n0,AA==\n", "does not list 1, which the folder of test pictures has"),
+        ("raw-b64", "ID,BLOCK\n0,AA==\n1,AA==\n2,AA==\n", "lists 2, which the folder of test pict"),
+        ("raw-b64", "ID,BLOCK\n0,AA==\n1,AA==\n0,AA==\n", "names a picture twice"),
+        ("png-b64", "id,Encoded_Image\na.tif,AA==\nc.tif,AA==\n", "lists c.tif, .* not list b.tif"),
+        ("rle-zlib-b64", "id,rle\n0,x\n1,x\n", "is not a CSV of three columns"),
+        ("rle-zlib-b64", "id,filename,rle\n0,a.tif,x\n0,b.tif,x\n", "names a picture twice"),
+        ("mask-rle", "img,pixels\na,1 1\n", "does not list b"),
+        ("mask-rle", "img,pixels\na,1 1,2\nb,1 1\n", "is not a CSV of two columns"),
+    ],
+)
+def test_a_sample_of_rows_that_does_not_fit_is_an_error(
+    tmp_path: Path, name: str, sample: str, message: str
+) -> None:
+    contest = with_sample(name, tmp_path, sample)
+
+    with pytest.raises(DataError, match=message):
+        FORMATS[name].order(contest=contest, pages=[page_of("a"), page_of("b")])
+
+
+def test_file_names_of_a_sample_decide_whose_row_it_is(tmp_path: Path) -> None:
+    pages = [page_of("a"), page_of("b")]
+    sample = "id,filename,rle\n7,b.tif,x\n3,a.tif,x\n"
+    contest = with_sample("rle-zlib-b64", tmp_path, sample)
+
+    path = written_file("rle-zlib-b64", tmp_path, pages, contest=contest)
+
+    cells = [line.split(",")[:2] for line in path.read_text().splitlines()[1:]]
+    assert cells == [["7", "b.tif"], ["3", "a.tif"]]
+    assert FORMATS["rle-zlib-b64"].check(path, contest=contest, pages=pages).problems == ()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_running_numbers_of_a_sample_follow_the_numbers_in_file_names(
+    tmp_path: Path, first: int
+) -> None:
+    pages = [page_of(stem) for stem in ("p10", "p9", "p1")]
+    sample = "ID,BLOCK\n" + "".join(f"{first + i},x\n" for i in (2, 0, 1))
+    contest = with_sample("raw-b64", tmp_path, sample)
+
+    order = FORMATS["raw-b64"].order(contest=contest, pages=pages)
+
+    assert [page.stem for page in order] == ["p10", "p1", "p9"]

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis.extra import numpy as npst
 
 from kbdenoise.imaging.files import to_float
-from kbdenoise.imaging.luma import luma, mean_luma, mean_luma_of_pixels
+from kbdenoise.imaging.luma import (
+    Space,
+    luma,
+    mean_luma,
+    mean_luma_of_pixels,
+    plane,
+    plane_of_pixels,
+)
 
 
 @given(npst.arrays(np.uint8, (5, 6, 3)))
@@ -41,3 +48,33 @@ def test_gray_is_its_own_luma_at_both_depths() -> None:
     assert mean_luma_of_pixels(gray) == 77
     assert mean_luma_of_pixels(gray.astype(np.uint16) * 257) == pytest.approx(77, abs=1e-4)
     assert luma(to_float(gray)).shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("space", "weights", "black", "white"),
+    [
+        ("y601", (0.299, 0.587, 0.114), 0, 255),
+        ("y601-limited", (0.299, 0.587, 0.114), 16, 235),
+        ("gray709", (0.2126, 0.7152, 0.0722), 0, 255),
+        ("r", (1, 0, 0), 0, 255),
+        ("g", (0, 1, 0), 0, 255),
+        ("b", (0, 0, 1), 0, 255),
+    ],
+)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_every_gray_is_the_weighted_sum_it_is_called_after(
+    space: Space, weights: tuple[float, ...], black: int, white: int, bits: int
+) -> None:
+    top = 2**bits - 1
+    pixels = np.random.default_rng(0).integers(0, top + 1, (5, 6, 3), dtype=f"uint{bits}")
+    expected = (black + (white - black) * (pixels / top @ np.array(weights))) / 255
+
+    assert np.abs(plane(to_float(pixels), space) - expected).max() < 1e-6
+    rounding = (0.51 if bits == 8 else 1.5) / top  # OpenCV's 16-bit luma is no finer
+    stored = plane_of_pixels(pixels, space)
+    assert stored.dtype == pixels.dtype
+    assert np.abs(stored / top - expected).max() <= rounding
+    gray = pixels[..., :1]
+    black_and_white = (black + (white - black) * (gray[..., 0] / top)) / 255
+    assert np.abs(plane(to_float(gray), space) - black_and_white).max() < 1e-6
+    assert np.abs(plane_of_pixels(gray, space) / top - black_and_white).max() <= rounding

@@ -8,7 +8,14 @@ import pytest
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.contests.formats import FORMATS, Restored, Source, expected_pages
 from kbdenoise.errors import DataError, SettingsError
-from kbdenoise.imaging.files import FloatImage, list_images, read_image, read_opaque, write_image
+from kbdenoise.imaging.files import (
+    FloatImage,
+    Pixels,
+    list_images,
+    read_image,
+    read_opaque,
+    write_image,
+)
 from kbdenoise.imaging.luma import mean_luma_of_pixels
 from kbdenoise.imaging.metrics import METRICS
 from kbdenoise.submission.check import (
@@ -25,6 +32,11 @@ CASES = [
     ("pixels-long", "rmse", 3),
     ("zip", "psnr", 3),
     ("zip", "mae-mean-luma", 3),
+    ("pixels-wide", "rmse", 1),
+    ("pixels-wide", "psnr", 3),
+    ("raw-b64", "psnr", 3),
+    ("png-b64", "ssim", 3),
+    ("rle-zlib-b64", "rmse", 1),
 ]
 
 
@@ -57,7 +69,8 @@ def test_a_perfect_model_scores_almost_nothing_to_improve(
 
     score = score_of(contest, hand_in(contest, truth_of(contest)), truth_of(contest))
 
-    assert score == 100.0 if metric == "psnr" else score < 0.01
+    best = {"psnr": 100.0, "ssim": 1.0}.get(metric, 0.0)
+    assert score == pytest.approx(best, abs=0.01)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -81,7 +94,7 @@ def test_the_score_of_a_file_is_the_metric_of_its_pictures(
     make_contest, name: str, metric: str, channels: int
 ) -> None:
     contest = make_contest(format=name, metric=metric, channels=channels)
-    compared = 1 if name == "pixels-long" else channels
+    compared = 1 if name.startswith("pixels") else channels
     chosen, scores, sizes = METRICS[metric], [], []
     for page in expected_pages(contest):
         scan = read_image(page.path, channels=compared)
@@ -141,6 +154,67 @@ def test_a_format_that_tells_too_little_for_the_metric_is_refused(make_contest) 
         score_of(contest, hand_in(contest, contest.test), truth_of(contest))
 
 
+@pytest.mark.parametrize("metric", ["psnr", "rmse"])
+def test_pixels_that_are_left_out_are_left_out_of_the_score(make_contest, metric: str) -> None:
+    contest = make_contest(
+        format="pixels-wide", metric=metric, channels=1, submission={"stride": 8}
+    )
+    chosen, scores = METRICS[metric], []
+    for page in expected_pages(contest):
+        scan, clean = (read_image(f / page.name) for f in (contest.test, truth_of(contest)))
+        scores.append(chosen.score(scan.reshape(-1, 1, 1)[::8], clean.reshape(-1, 1, 1)[::8]))
+
+    score = score_of(contest, hand_in(contest, contest.test), truth_of(contest))
+
+    assert score == pytest.approx(chosen.pool(scores, [1] * len(scores)), abs=1e-5)
+
+
+def test_scattered_pixels_have_no_ssim(make_contest) -> None:
+    contest = make_contest(format="pixels-wide", metric="ssim", submission={"stride": 8})
+
+    with pytest.raises(SettingsError, match="cannot be scored by ssim"):
+        score_of(contest, hand_in(contest, contest.test), truth_of(contest))
+
+
+def test_masks_are_scored_against_the_masks_of_the_truths(make_contest) -> None:
+    contest = make_contest(format="mask-rle", metric="rmse", channels=1)
+    wrong = [
+        (read_opaque(page.path) >= 128) != (read_opaque(truth_of(contest) / page.name) >= 128)
+        for page in expected_pages(contest)
+    ]
+
+    score = score_of(contest, hand_in(contest, contest.test), truth_of(contest))
+
+    assert 0 < score == pytest.approx(np.sqrt(np.mean(wrong)))
+    assert score_of(contest, hand_in(contest, truth_of(contest)), truth_of(contest)) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"statistic": "median"}, {"space": "r", "scale": 1}, {"space": "y601-limited"}]
+)
+def test_another_number_of_a_page_is_scored_by_the_same_number(
+    make_contest, options: dict[str, object]
+) -> None:
+    contest = make_contest(submission=options)
+
+    def number(pixels: Pixels) -> float:
+        flat = pixels.reshape(-1, 3).astype(np.float64)
+        luma = np.rint(flat @ [0.299, 0.587, 0.114])
+        if "statistic" in options:
+            return float(np.median(luma))
+        return float(flat[:, 0].mean() if "scale" in options else (16 + luma * 219 / 255).mean())
+
+    gaps = [
+        abs(number(read_opaque(page.path)) - number(read_opaque(truth_of(contest) / page.name)))
+        for page in expected_pages(contest)
+    ]
+
+    score = score_of(contest, hand_in(contest, contest.test), truth_of(contest))
+
+    assert score == pytest.approx(np.mean(gaps), abs=0.05)
+    assert score > 5
+
+
 def test_a_truth_that_is_missing_or_of_another_size_is_named(contest: LocalContest) -> None:
     path = hand_in(contest, contest.test)
     first = list_images(truth_of(contest))[0]
@@ -168,7 +242,7 @@ def test_truths_are_found_with_the_contests_ending_and_never_twice(make_contest)
 
 
 @pytest.mark.parametrize("source", ["pixels", "float"])
-@pytest.mark.parametrize(("name", "metric", "channels"), CASES[:4])
+@pytest.mark.parametrize(("name", "metric", "channels"), [*CASES[:4], *CASES[6:8]])
 def test_a_submission_agrees_with_the_pictures_that_it_was_made_from(
     make_contest, name: str, metric: str, channels: int, source: Source
 ) -> None:

@@ -55,7 +55,16 @@ def small_disk() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("name", "metric", "rows"),
-    [("mean-luma", "mae-mean-luma", 4), ("pixels-long", "rmse", 4 * 48 * 40), ("zip", "psnr", 4)],
+    [
+        ("mean-luma", "mae-mean-luma", 4),
+        ("pixels-long", "rmse", 4 * 48 * 40),
+        ("pixels-wide", "psnr", 4),
+        ("raw-b64", "psnr", 4),
+        ("png-b64", "ssim", 4),
+        ("rle-zlib-b64", "psnr", 4),
+        ("mask-rle", "rmse", 4),
+        ("zip", "psnr", 4),
+    ],
 )
 def test_a_submission_is_written_checked_and_scored(
     make_contest, tmp_path: Path, name: str, metric: str, rows: int
@@ -145,7 +154,12 @@ def test_a_file_or_folder_in_the_way_is_named(contest: LocalContest, tmp_path: P
 
 @pytest.mark.parametrize(
     ("format_name", "name"),
-    [("pixels-long", "s.csv"), ("pixels-long", "s.csv.gz"), ("zip", "s.zip")],
+    [
+        ("pixels-long", "s.csv"),
+        ("pixels-long", "s.csv.gz"),
+        ("raw-b64", "s.csv"),
+        ("zip", "s.zip"),
+    ],
 )
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     make_contest, tmp_path: Path, small_disk: None, format_name: str, name: str

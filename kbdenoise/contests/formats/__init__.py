@@ -1,15 +1,27 @@
 """Submission formats: how restored pages become the file that a contest wants, and back.
 
-A new format is a module with the six functions of `SubmissionFormat`, and a line in `FORMATS`.
+A new format is a line in `FORMATS`: of a codec, where a row stands for a picture, or of a module
+with the functions of `SubmissionFormat`; what a contest.toml may say of it stands in
+`contests.options`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kbdenoise.contests.contest import LocalContest
-from kbdenoise.contests.formats import mean_luma, pictures_zip, pixels_long
+from kbdenoise.contests.contest import Contest, LocalContest
+from kbdenoise.contests.formats import (
+    mask_rle,
+    mean_luma,
+    pictures_zip,
+    pixels_long,
+    pixels_wide,
+    png_b64,
+    raw_b64,
+    rle_b64,
+)
+from kbdenoise.contests.formats.coded_rows import Codec, CodedRows
 from kbdenoise.contests.formats.findings import CheckReport
 from kbdenoise.contests.formats.pages import (
     Answer,
@@ -22,7 +34,7 @@ from kbdenoise.contests.formats.pages import (
     expected_pages,
 )
 from kbdenoise.errors import SettingsError, nearest
-from kbdenoise.imaging.files import FloatImage
+from kbdenoise.imaging.files import FloatImage, Pixels
 
 __all__ = [
     "FORMATS",
@@ -77,9 +89,14 @@ class Check(Protocol):
 
 
 class MakeAnswer(Protocol):
-    """What the file says of a page whose picture is `image`, [H, W, 1 or 3] in [0, 1]."""
+    """What the file says of a page whose picture is `image`.
 
-    def __call__(self, image: FloatImage, *, source: Source = "pixels") -> Answer: ...
+    That is a float image [H, W, 1 or 3] in [0, 1], or stored pixels, which are taken as they are.
+    """
+
+    def __call__(
+        self, image: FloatImage | Pixels, *, contest: LocalContest, source: Source = "pixels"
+    ) -> Answer: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +110,24 @@ class SubmissionFormat:
     read: Read
     check: Check
     answer: MakeAnswer
-    tolerance: float
-    """How far a value read back may lie from `answer` of the same picture: its rounding."""
 
     @property
     def suffix(self) -> str:
         """The usual ending of a file."""
         return self.suffixes[0]
+
+
+def _of_codec(codec: Callable[[Contest], Codec]) -> SubmissionFormat:
+    """A CSV whose rows are pictures, or blocks of them."""
+    rows = CodedRows(codec)
+    return SubmissionFormat(
+        suffixes=(".csv", ".csv.gz"),
+        order=rows.order,
+        write=rows.write,
+        read=rows.read,
+        check=rows.check,
+        answer=rows.answer,
+    )
 
 
 FORMATS: dict[str, SubmissionFormat] = {
@@ -110,7 +138,6 @@ FORMATS: dict[str, SubmissionFormat] = {
         read=mean_luma.read,
         check=mean_luma.check,
         answer=mean_luma.answer,
-        tolerance=1e-9,  # grey levels; written to the last digit
     ),
     "pixels-long": SubmissionFormat(
         suffixes=(".csv", ".csv.gz"),
@@ -119,8 +146,12 @@ FORMATS: dict[str, SubmissionFormat] = {
         read=pixels_long.read,
         check=pixels_long.check,
         answer=pixels_long.answer,
-        tolerance=5.1e-6,  # five decimals, and a hair for float32
     ),
+    "pixels-wide": _of_codec(pixels_wide.codec),
+    "raw-b64": _of_codec(raw_b64.codec),
+    "png-b64": _of_codec(png_b64.codec),
+    "rle-zlib-b64": _of_codec(rle_b64.codec),
+    "mask-rle": _of_codec(mask_rle.codec),
     "zip": SubmissionFormat(
         suffixes=(".zip",),
         order=pictures_zip.order,
@@ -128,7 +159,6 @@ FORMATS: dict[str, SubmissionFormat] = {
         read=pictures_zip.read,
         check=pictures_zip.check,
         answer=pictures_zip.answer,
-        tolerance=1e-9,
     ),
 }
 

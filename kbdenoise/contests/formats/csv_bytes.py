@@ -1,10 +1,10 @@
-"""CSV files of two columns as bytes: opened, cut into whole lines, split into ids and values.
+"""CSV files as bytes: opened, cut into whole lines, split into ids and values.
 
 Nothing here knows what a submission should hold; it only avoids touching rows one by one.
 """
 
-import csv
 import gzip
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,19 +23,23 @@ _NEWLINE, _COMMA, _UNDERSCORE, _POINT = b"\n,_."
 _LONGEST_DECIMAL = 17  # 15 digits, a point and a newline
 _POWERS = 10.0 ** np.arange(_LONGEST_DECIMAL)
 _CHUNK = 1 << 20
-_LONGEST_LINE = 1 << 22
+LONGEST_LINE = 1 << 22
+"""Bytes of a line that no CSV exceeds unless a row holds a whole picture."""
+
+_QUOTED = re.compile(rb'"((?:[^"]++|"")*+)"(?=,|$)')
 _LONGEST_NUMBER = 32
 _UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
 
 
-def plain_chunks(path: Path) -> Iterator[bytes]:
+def plain_chunks(path: Path, *, longest: int = LONGEST_LINE) -> Iterator[bytes]:
     """Whole lines of a CSV, plain, .gz or .zip, about 1 MiB at a time, ending in a newline.
 
-    Raises DataError when the file cannot be read to its end or is no text of lines.
+    Raises DataError when the file cannot be read to its end or is no text of lines, none of them
+    longer than `longest` bytes.
     """
     try:
         with _opened(path) as file:
-            yield from _whole_lines(file, path)
+            yield from _whole_lines(file, path, longest=longest)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
 
@@ -120,10 +124,49 @@ def fields(line: str) -> list[str]:
     """The fields of one CSV line, quotation marks resolved."""
     if '"' not in line and "\r" not in line:
         return line.split(",")
-    try:
-        return next(csv.reader([line]), [])
-    except csv.Error:
-        return [line]
+    found, rest = [], line.rstrip("\r\n").encode(errors="surrogateescape")
+    while (parts := cut_fields(rest, 1)) is not None:
+        found += parts[0]
+        rest = parts[1]
+    return [*found, unquoted(rest).decode(errors="surrogateescape")]
+
+
+def cut_fields(line: bytes, count: int) -> tuple[list[str], bytes] | None:
+    """The first fields of a line, quotation marks resolved, and the bytes that follow their comma.
+
+    Returns None when the line has not more than `count` fields. Bytes that are no UTF-8 become
+    signs that no id has.
+    """
+    found, at = [], 0
+    for _ in range(count):
+        quoted = _QUOTED.match(line, at)
+        end = quoted.end() if quoted else line.find(b",", at)
+        if not 0 <= end < len(line):
+            return None
+        field = quoted[1].replace(b'""', b'"') if quoted else line[at:end]
+        found.append(field.decode(errors="surrogateescape"))
+        at = end + 1
+    return found, line[at:]
+
+
+def unquoted(field: bytes) -> bytes:
+    """One field without the quotation marks around it."""
+    quoted = _QUOTED.fullmatch(field)
+    return quoted[1].replace(b'""', b'"') if quoted else field
+
+
+def cell_numbers(cells: bytes) -> npt.NDArray[np.float64] | None:
+    """Numbers from one line of plain fields, or None if some field is no plain number."""
+    if b"\0" in cells:  # it would pass for padding
+        return None
+    data = np.frombuffer(cells + b",", np.uint8)
+    ends = np.flatnonzero(data == _COMMA)
+    lengths = np.diff(ends, prepend=-1) - 1
+    if lengths.min() < 1 or lengths.max() > _LONGEST_NUMBER:
+        return None
+    texts = np.zeros((len(ends), int(lengths.max())), np.uint8)
+    texts[np.arange(texts.shape[1]) < lengths[:, None]] = data[data != _COMMA]
+    return numbers(texts)
 
 
 @contextmanager
@@ -143,18 +186,20 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             yield plain
 
 
-def _whole_lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
-    rest = b""
+def _whole_lines(file: IO[bytes], path: Path, *, longest: int) -> Iterator[bytes]:
+    rest: list[bytes] = []  # of a line whose end is still to come
+    length = 0
     while piece := file.read(_CHUNK):
-        piece = rest + piece
         cut = piece.rfind(b"\n") + 1
-        rest = piece[cut:]
-        if len(rest) > _LONGEST_LINE:
-            raise _unreadable(path, f"it holds a line longer than {_LONGEST_LINE:,} bytes")
         if cut:
-            yield _unix(piece[:cut])
-    if rest:
-        yield _unix(rest + b"\n")
+            yield _unix(b"".join([*rest, piece[:cut]]))
+            rest, length = [], 0
+        rest.append(piece[cut:])
+        length += len(rest[-1])
+        if length > longest:
+            raise _unreadable(path, f"it holds a line longer than {longest:,} bytes")
+    if length:
+        yield _unix(b"".join([*rest, b"\n"]))
 
 
 def _unix(chunk: bytes) -> bytes:

@@ -2,71 +2,34 @@
 
 The descanning contest of Kyung Hee University, 2023, asks for it: header
 `Image File,Y Channel Value`, ids without the file suffix (dots inside a name are kept), sorted by
-file name.
+file name. Options ask for the median, for another gray, or for values in 0..1.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from kbdenoise.atomic import write_bytes
 from kbdenoise.contests.contest import LocalContest
-from kbdenoise.contests.formats.csv_bytes import Bytes, plain_chunks
 from kbdenoise.contests.formats.findings import CheckReport
+from kbdenoise.contests.formats.page_rows import PageRows, expected_page_rows, lead_bytes
 from kbdenoise.contests.formats.pages import (
     Page,
     Restored,
     Source,
     Written,
+    both_forms,
     matched,
-    pages_by_stem,
-    sample_mismatch,
-    sample_path,
     written_page,
 )
 from kbdenoise.contests.formats.rows import check_rows, read_rows
-from kbdenoise.errors import DataError
-from kbdenoise.imaging.files import FloatImage, to_pixels
-from kbdenoise.imaging.luma import mean_luma, mean_luma_of_pixels
+from kbdenoise.contests.options import Options
+from kbdenoise.imaging.files import FloatImage, Pixels
+from kbdenoise.imaging.luma import mean_luma, mean_luma_of_pixels, plane, plane_of_pixels
 
-HEADER = ("Image File", "Y Channel Value")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageRows:
-    """One row a page (`formats.rows.Rows`)."""
-
-    header: tuple[str, str]
-    pages: tuple[Page, ...]
-    identities: tuple[str, ...]
-    ordered: bool
-    span: tuple[float, float] = (0.0, 255.0)
-    positions: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.positions.update((name, i) for i, name in enumerate(self.identities))
-
-    @property
-    def count(self) -> int:
-        """Number of pages."""
-        return len(self.pages)
-
-    def ids(self, start: int, stop: int) -> Bytes:
-        """The ids of rows start..stop-1, quoted where CSV wants it, each followed by a comma."""
-        text = "".join(_csv_line([name, ""])[:-1] for name in self.identities[start:stop])
-        return np.frombuffer(text.encode(), np.uint8)
-
-    def identity(self, position: int) -> str:
-        """The id of one row."""
-        return self.identities[position]
-
-    def position(self, identity: str) -> int | None:
-        """The row of an id, or None."""
-        return self.positions.get(identity)
+_WHITE = 255  # answers are in grey levels, whatever the file's scale
 
 
 def order(*, contest: LocalContest, pages: Sequence[Page]) -> list[Page]:
@@ -74,9 +37,18 @@ def order(*, contest: LocalContest, pages: Sequence[Page]) -> list[Page]:
     return list(expected_rows(contest=contest, pages=pages).pages)
 
 
-def answer(image: FloatImage, *, source: Source = "pixels") -> float:
-    """Mean luma in grey levels 0..255, of the image rounded to 8 bits or of the float image."""
-    return mean_luma(image) if source == "float" else mean_luma_of_pixels(to_pixels(image))
+def answer(
+    image: FloatImage | Pixels, *, contest: LocalContest, source: Source = "pixels"
+) -> float:
+    """The number of a page in grey levels 0..255, rounded as the file rounds it.
+
+    That is computed from the image rounded to 8 bits or from the float image; stored pixels are
+    taken as they are.
+    """
+    options = contest.contest.options
+    floats, pixels = both_forms(image)
+    level = _of_float(floats, options) if source == "float" else _of_pixels(pixels, options)
+    return _said(_text(level, options), options)
 
 
 def write(
@@ -88,27 +60,30 @@ def write(
     source: Source = "pixels",
 ) -> Written:
     """Write one row a page; nothing appears at `path` unless every page was restored."""
-    rows = expected_rows(contest=contest, pages=pages)
-    values, summary = {}, []
+    rows, options = expected_rows(contest=contest, pages=pages), contest.contest.options
+    texts, summary = {}, []
     for page, image, pixels in matched(restored, pages):
-        value = mean_luma(image) if source == "float" else mean_luma_of_pixels(pixels)
-        values[page.stem] = value
-        summary.append(written_page(page, image=image, pixels=pixels, answer=value))
-    lines = [_csv_line(rows.header)]
-    for page, name in zip(rows.pages, rows.identities, strict=True):
-        lines.append(_csv_line([name, repr(values[page.stem])]))
-    write_bytes(path, "".join(lines).encode())
+        level = _of_float(image, options) if source == "float" else _of_pixels(pixels, options)
+        text = texts[page] = _text(level, options)
+        summary.append(written_page(page, image=image, pixels=pixels, answer=_said(text, options)))
+    lines = [lead_bytes(rows.header)[:-1]]
+    for (page, _), lead in zip(rows.owners, rows.leads, strict=True):
+        lines.append(lead_bytes(lead) + texts[page].encode())
+    write_bytes(path, b"\n".join([*lines, b""]))
     return Written(rows=rows.count, pages=tuple(summary))
 
 
 def read(
     path: Path, *, contest: LocalContest, pages: Sequence[Page]
 ) -> Iterator[tuple[str, float]]:
-    """Stem and value of every page, in the order of the file. Raises DataError if not valid."""
-    rows = expected_rows(contest=contest, pages=pages)
+    """Stem and number of every page, in grey levels, in the order of the file.
+
+    Raises DataError if not valid.
+    """
+    rows, scale = expected_rows(contest=contest, pages=pages), contest.contest.options.scale
     for block in read_rows(path, rows):
         for position, value in zip(block.positions, block.values, strict=True):
-            yield rows.pages[position].stem, float(value)
+            yield rows.owners[position][0].stem, _levels(float(value), scale)
 
 
 def check(path: Path, *, contest: LocalContest, pages: Sequence[Page]) -> CheckReport:
@@ -118,63 +93,42 @@ def check(path: Path, *, contest: LocalContest, pages: Sequence[Page]) -> CheckR
 
 def expected_rows(*, contest: LocalContest, pages: Sequence[Page]) -> PageRows:
     """Header, ids and their order: the sample submission's, where the contest has one."""
-    pages_by_stem(pages)
-    for page in pages:
-        _check_name(page)
-    sample = sample_path(contest)
-    if sample is not None:
-        return _rows_of_sample(sample, pages)
-    ordered = tuple(sorted(pages, key=lambda page: page.name))
-    names = tuple(page.identity for page in ordered)
-    return PageRows(header=HEADER, pages=ordered, identities=names, ordered=False)
+    options = contest.contest.options
+    rows = expected_page_rows(contest=contest, pages=pages, columns=(options.value,), by_name=True)
+    return replace(rows, span=(0.0, float(options.scale)), positions={})
 
 
-def _rows_of_sample(path: Path, pages: Sequence[Page]) -> PageRows:
-    text = b"".join(plain_chunks(path)).decode("utf-8-sig", errors="replace")
-    try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line]
-    except csv.Error:
-        lines = []
-    if not lines or any(len(line) != 2 for line in lines):
-        raise DataError(
-            f"the sample submission {path} is not a CSV of two columns",
-            hint="fetch it again, or correct `format` or `sample` in the contest's contest.toml",
-        )
-    names = tuple(line[0] for line in lines[1:])
-    by_name = {page.identity: page for page in pages}
-    if names and not any(name in by_name for name in names):
-        by_name = {page.name: page for page in pages}  # a sample may keep the file suffix
-    mismatch = sample_mismatch(
-        path,
-        unknown=[name for name in names if name not in by_name],
-        unlisted=[name for name in by_name if name not in set(names)],
-    )
-    if mismatch:
-        raise mismatch
-    if len(set(names)) < len(names):
-        raise DataError(
-            f"the sample submission {path} names a picture twice", hint="fetch it again"
-        )
-    return PageRows(
-        header=(lines[0][0], lines[0][1]),
-        pages=tuple(by_name[name] for name in names),
-        identities=names,
-        ordered=True,
+def _of_pixels(pixels: Pixels, options: Options) -> float:
+    """Mean or median in grey levels of stored pixels."""
+    if options.space == "y601" and options.statistic == "mean":
+        return mean_luma_of_pixels(pixels)
+    return _statistic(plane_of_pixels(pixels, options.space), options) * (
+        _WHITE / np.iinfo(pixels.dtype).max
     )
 
 
-def _check_name(page: Page) -> None:
-    if "\n" in page.name or "\r" in page.name:
-        raise DataError(f"the file name {page.name!r} holds a line break", hint="rename the file")
-    try:
-        page.name.encode()
-    except UnicodeEncodeError:
-        raise DataError(
-            f"the file name {page.name!r} is not valid UTF-8", hint="rename the file"
-        ) from None
+def _of_float(image: FloatImage, options: Options) -> float:
+    """Mean or median in grey levels of a float image."""
+    if options.space == "y601" and options.statistic == "mean":
+        return mean_luma(image)
+    return _statistic(plane(image, options.space), options) * _WHITE
 
 
-def _csv_line(fields: Iterable[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(fields)
-    return line.getvalue()
+def _statistic(gray: FloatImage | Pixels, options: Options) -> float:
+    if options.statistic == "median":
+        return float(np.median(gray))
+    return float(gray.mean(dtype=np.float64))
+
+
+def _text(level: float, options: Options) -> str:
+    """A number of grey levels as the file writes it."""
+    value = level if options.scale == _WHITE else level / _WHITE * options.scale
+    return repr(value) if options.decimals < 0 else f"{value:.{options.decimals}f}"
+
+
+def _said(text: str, options: Options) -> float:
+    return _levels(float(text), options.scale)
+
+
+def _levels(value: float, scale: int) -> float:
+    return value if scale == _WHITE else value / scale * _WHITE

@@ -6,16 +6,23 @@ by stem, and its size, its values and its value domain are checked before a byte
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from kbdenoise.contests.contest import LocalContest
-from kbdenoise.errors import DataError
-from kbdenoise.imaging.files import FloatImage, Pixels, list_images, read_header, to_pixels
+from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.imaging.files import (
+    FloatImage,
+    Pixels,
+    list_images,
+    read_header,
+    to_float,
+    to_pixels,
+)
 from kbdenoise.imaging.luma import mean_luma, mean_luma_of_pixels
 
 Source = Literal["pixels", "float"]
@@ -32,6 +39,7 @@ VALUE_STEPS = 100_000
 _OVERSHOOT = 0.1
 _OVERSHOOT_SHARE = 0.01
 
+Key = TypeVar("Key", bound=Hashable)
 Payload = TypeVar("Payload")
 
 
@@ -163,20 +171,56 @@ def matched(
 
 
 def in_order(
-    payloads: Iterable[tuple[Page, Payload]], order: Sequence[Page]
-) -> Iterator[tuple[Page, Payload]]:
-    """The same payloads in the given order of pages; early ones are held until their turn.
+    payloads: Iterable[tuple[Key, Payload]], order: Iterable[Key]
+) -> Iterator[tuple[Key, Payload]]:
+    """The same payloads in the given order of their keys; early ones are held until their turn.
 
     Memory stays flat when they already come in that order.
     """
-    waiting: dict[str, Payload] = {}
+    waiting: dict[Key, Payload] = {}
     turn = iter(order)
     due = next(turn, None)
-    for page, payload in payloads:
-        waiting[page.stem] = payload
-        while due is not None and due.stem in waiting:
-            yield due, waiting.pop(due.stem)
+    for key, payload in payloads:
+        waiting[key] = payload
+        while due is not None and due in waiting:
+            yield due, waiting.pop(due)
             due = next(turn, None)
+
+
+def both_forms(image: FloatImage | Pixels, *, bit_depth: int = 8) -> tuple[FloatImage, Pixels]:
+    """A picture as floats and as pixels; one that is stored already keeps its own bit depth."""
+    values: Any = image
+    if values.dtype.kind == "f":
+        return values, to_pixels(values, bit_depth=bit_depth)
+    return to_float(values), values
+
+
+def page_id(page: Page, *, kind: str, index: int) -> str:
+    """What a submission calls a page: `kind` is stem, name, index or a template."""
+    template = f"{{{kind}}}" if kind in ("stem", "name", "index") else kind
+    return template.format(stem=page.identity, name=page.name, index=index)
+
+
+def require_pixels(source: Source, *, name: str) -> None:
+    """Refuse values of the float image where a format is made of pictures."""
+    if source != "pixels":
+        raise SettingsError(
+            f"the format {name} is made of rounded pictures, usually of 8 bits, so its values "
+            "cannot come from the float image",
+            hint='use source="pixels"',
+        )
+
+
+def check_name(page: Page) -> None:
+    """Refuse a file name that cannot stand in one line of UTF-8 text."""
+    if "\n" in page.name or "\r" in page.name:
+        raise DataError(f"the file name {page.name!r} holds a line break", hint="rename the file")
+    try:
+        page.name.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"the file name {page.name!r} is not valid UTF-8", hint="rename the file"
+        ) from None
 
 
 def written_page(page: Page, *, image: FloatImage, pixels: Pixels, answer: Answer) -> WrittenPage:

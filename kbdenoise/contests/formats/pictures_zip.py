@@ -1,14 +1,15 @@
-"""The format `zip`: the restored pictures themselves, as 8-bit PNG files in one archive.
+"""The format `zip`: the restored pictures themselves, in one archive.
 
-Files lie flat and are called like the test pictures, with the suffix .png, and are gray or RGB as
-the contest is; a sample archive gives other names or folders. Equal pictures give equal archives:
-entries are sorted and carry no time.
+By default they are 8-bit PNG files that lie flat and are called like the test pictures; options
+give other names, folders, a suffix, 16 bits, or a readme.txt; a sample archive gives its own names.
+Pictures are gray or RGB as the contest is. Equal pictures give equal archives: entries are sorted
+and carry no time.
 """
 
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from kbdenoise.atomic import atomic_write
@@ -19,28 +20,35 @@ from kbdenoise.contests.formats.pages import (
     Restored,
     Source,
     Written,
+    both_forms,
     in_order,
     matched,
+    natural_order,
+    page_id,
     pages_by_stem,
+    require_pixels,
     sample_mismatch,
     sample_path,
     written_page,
 )
-from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.contests.formats.picture_bytes import decoded_picture
+from kbdenoise.contests.options import LOSSLESS, Options
+from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import (
     FloatImage,
+    Pixels,
     encode,
-    read_opaque,
     to_float,
     to_pixels,
     with_channels,
 )
 
+README = "readme.txt"
+
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _DAMAGED = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 # A PNG of a page is not larger than its pixels at 16 bits and four channels, and some overhead.
 _BYTES_PER_PIXEL, _OVERHEAD = 8, 1 << 20
-_LOSSLESS = (".png", ".tif", ".tiff", ".bmp")
 
 
 def order(*, contest: LocalContest, pages: Sequence[Page]) -> list[Page]:
@@ -48,10 +56,17 @@ def order(*, contest: LocalContest, pages: Sequence[Page]) -> list[Page]:
     return list(expected_names(contest=contest, pages=pages).values())
 
 
-def answer(image: FloatImage, *, source: Source = "pixels") -> FloatImage:
-    """The picture [H, W, 1 or 3] in 0..1, rounded to 8 bits as its file holds it."""
-    _check_source(source)
-    return to_float(to_pixels(image))
+def answer(
+    image: FloatImage | Pixels, *, contest: LocalContest, source: Source = "pixels"
+) -> FloatImage:
+    """The picture [H, W, C] in 0..1, rounded as its file holds it.
+
+    Stored pixels are taken as they are.
+    """
+    require_pixels(source, name="zip")
+    rules = contest.contest
+    _, pixels = both_forms(image, bit_depth=rules.options.bit_depth)
+    return to_float(with_channels(pixels, rules.channels))
 
 
 def write(
@@ -63,50 +78,50 @@ def write(
     source: Source = "pixels",
 ) -> Written:
     """Write an archive of pictures; it appears whole or not at all."""
-    _check_source(source)
+    require_pixels(source, name="zip")
     names = expected_names(contest=contest, pages=pages)
-    name_of = {page.stem: name for name, page in names.items()}
-    summary = []
+    name_of = {page: name for name, page in names.items()}
+    rules, summary = contest.contest, []
 
     def encoded() -> Iterator[tuple[Page, bytes]]:
-        for page, image, matched_pixels in matched(restored, pages):
-            pixels = with_channels(matched_pixels, contest.contest.channels)
-            summary.append(written_page(page, image=image, pixels=pixels, answer=to_float(pixels)))
-            yield page, encode(pixels, suffix=PurePosixPath(name_of[page.stem]).suffix)
+        for page, image, rounded in matched(restored, pages):
+            fine = rules.options.bit_depth == 16
+            pixels = with_channels(
+                to_pixels(image, bit_depth=16) if fine else rounded, rules.channels
+            )
+            summary.append(written_page(page, image=image, pixels=rounded, answer=to_float(pixels)))
+            yield page, encode(pixels, suffix=PurePosixPath(name_of[page]).suffix)
 
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
         for page, content in in_order(encoded(), list(names.values())):
-            entry = zipfile.ZipInfo(name_of[page.stem], date_time=_NO_TIME)
-            entry.create_system, entry.external_attr = 3, 0o644 << 16  # the same on every system
-            archive.writestr(entry, content)  # stored: a PNG is compressed already
-    return Written(rows=len(names), pages=tuple(summary))
+            _add(archive, name_of[page], content)
+        if rules.options.readme:
+            _add(archive, README, readme_text(rules.options).encode())
+    return Written(rows=len(names) + bool(rules.options.readme), pages=tuple(summary))
 
 
 def read(
     path: Path, *, contest: LocalContest, pages: Sequence[Page]
 ) -> Iterator[tuple[str, FloatImage]]:
     """Stem and image [H, W, 1 or 3] of every page, one at a time. Raises DataError if not valid."""
-    findings = Findings()
-    names = expected_names(contest=contest, pages=pages)
-    for page, image in _pictures(path, names, findings=findings, statistics=Statistics()):
-        findings.require_none(path)
+    look = _look(contest, pages)
+    for page, image in look.pictures(path):
+        look.findings.require_none(path)
         yield page.stem, image
-    findings.require_none(path)
+    look.findings.require_none(path)
 
 
 def check(path: Path, *, contest: LocalContest, pages: Sequence[Page]) -> CheckReport:
     """Everything that is wrong with an archive. Raises DataError if it cannot be opened."""
-    findings, statistics = Findings(), Statistics()
-    names = expected_names(contest=contest, pages=pages)
-    for page, image in _pictures(path, names, findings=findings, statistics=statistics):
-        statistics.add(image)
-        if image.shape[2] != contest.contest.channels:
-            findings.problem(
-                "channels",
-                f"the file of {page.identity} has {image.shape[2]} colour channels, the contest "
-                f"{contest.contest.channels}; write the archive again",
-            )
-    return findings.report(path, statistics)
+    look = _look(contest, pages)
+    for _, image in look.pictures(path):
+        look.statistics.add(image)
+    return look.findings.report(path, look.statistics)
+
+
+def readme_text(options: Options) -> str:
+    """The content of readme.txt: a key and its value a line."""
+    return "".join(f"{key} : {value}\n" for key, value in options.readme.items())
 
 
 def expected_names(*, contest: LocalContest, pages: Sequence[Page]) -> dict[str, Page]:
@@ -114,16 +129,31 @@ def expected_names(*, contest: LocalContest, pages: Sequence[Page]) -> dict[str,
     by_identity = {page.identity: page for page in pages_by_stem(pages).values()}
     sample = sample_path(contest)
     if sample is None:
-        return {f"{name}.png": by_identity[name] for name in sorted(by_identity)}
+        return _names_of_options(pages, contest.contest.options)
     try:
         with zipfile.ZipFile(sample) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/")]
+            names = [
+                name for name in archive.namelist() if not name.endswith("/") and name != README
+            ]
     except _DAMAGED as error:
         raise DataError(
             f"the sample submission {sample} is not a zip archive: {error}",
             hint="fetch it again, or correct `format` or `sample` in the contest's contest.toml",
         ) from error
     return _names_of_sample(sample, names, by_identity)
+
+
+def _names_of_options(pages: Sequence[Page], options: Options) -> dict[str, Page]:
+    names: dict[str, Page] = {}
+    for i, page in enumerate(natural_order(pages)):
+        name = page_id(page, kind=options.files, index=options.base + i)
+        if name in names:
+            raise DataError(
+                f"two pictures would be called {name}",
+                hint="correct `files` under [submission] in the contest's contest.toml",
+            )
+        names[name] = page
+    return {name: names[name] for name in sorted(names)}
 
 
 def _names_of_sample(
@@ -139,96 +169,113 @@ def _names_of_sample(
         raise mismatch
     if len(set(stems)) < len(stems):
         raise DataError(f"the sample submission {sample} holds a page twice", hint="fetch it again")
-    odd = [name for name in names if PurePosixPath(name).suffix.lower() not in _LOSSLESS]
+    odd = [name for name in names if PurePosixPath(name).suffix.lower() not in LOSSLESS]
     if odd:
         raise DataError(
             f"the sample submission {sample} holds {odd[0]}; archives are written without loss",
-            hint="use a sample with names ending in " + ", ".join(_LOSSLESS),
+            hint="use a sample with names ending in " + ", ".join(LOSSLESS),
         )
     return {name: by_identity[stem] for name, stem in zip(names, stems, strict=True)}
 
 
-def _pictures(
-    path: Path, names: dict[str, Page], *, findings: Findings, statistics: Statistics
-) -> Iterator[tuple[Page, FloatImage]]:
-    """The sound pictures of an archive; the rest is recorded as findings."""
-    if not path.is_file():
-        raise DataError(f"there is no file {path}", hint="write the submission first")
-    seen: set[str] = set()
-    try:
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
-            for entry in archive.infolist():
-                statistics.rows += 1
-                page = _page_of(entry, names, seen=seen, findings=findings)
-                if page is None:
-                    continue
-                image = _picture(archive, entry, Path(folder), page=page, findings=findings)
-                if image is not None:
-                    yield page, image
-    except _DAMAGED as error:
-        findings.problem("unreadable", f"the archive cannot be read: {error}; write it again")
-    for name in names:
-        if name not in seen:
-            findings.problem(
-                "missing file", f"the file {name!r} is missing; write the archive again"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """One pass over an archive: what must be in it, and what was found."""
+
+    names: dict[str, Page]
+    channels: int
+    options: Options
+    findings: Findings
+    statistics: Statistics
+
+    def pictures(self, path: Path) -> Iterator[tuple[Page, FloatImage]]:
+        """The sound pictures of an archive; the rest is recorded as findings."""
+        if not path.is_file():
+            raise DataError(f"there is no file {path}", hint="write the submission first")
+        seen: set[str] = set()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for entry in archive.infolist():
+                    self.statistics.rows += 1
+                    page = self._page_of(entry, seen)
+                    image = None if page is None else self._picture(archive, entry, page)
+                    if page is not None and image is not None:
+                        yield page, image
+        except _DAMAGED as error:
+            self.findings.problem(
+                "unreadable", f"the archive cannot be read: {error}; write it again"
             )
+        readme = [README] if self.options.readme else []
+        for name in (*self.names, *readme):
+            if name not in seen:
+                self.findings.problem(
+                    "missing file", f"the file {name!r} is missing; write the archive again"
+                )
+
+    def _page_of(self, entry: zipfile.ZipInfo, seen: set[str]) -> Page | None:
+        """The page of a file that is known, new, and not too large."""
+        name, problem = entry.filename, self.findings.problem
+        page = self.names.get(name)
+        is_readme = name == README and bool(self.options.readme)
+        if page is None and not is_readme:
+            problem(
+                "unknown file", f"no test picture belongs to the file {name[:60]!r}; leave it out"
+            )
+            return None
+        if name in seen:
+            problem("duplicate file", f"the file {name!r} is there twice; write it once")
+            return None
+        seen.add(name)
+        if page and entry.file_size > page.height * page.width * _BYTES_PER_PIXEL + _OVERHEAD:
+            problem(
+                "size",
+                f"the file {name!r} unpacks to {entry.file_size:,} bytes, too many for a picture "
+                f"of {page.width}x{page.height} px; write the archive again",
+            )
+            return None
+        return page
+
+    def _picture(
+        self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, page: Page
+    ) -> FloatImage | None:
+        name, suffix = entry.filename, PurePosixPath(entry.filename).suffix
+        try:
+            pixels = decoded_picture(
+                archive.read(entry), suffix=suffix, height=page.height, width=page.width
+            )
+        except (DataError, *_DAMAGED) as error:
+            self.findings.problem(
+                "unreadable", f"the file {name!r} cannot be used: {error}; write it again"
+            )
+            return None
+        if pixels.shape[2] != self.channels:
+            self.findings.problem(
+                "channels",
+                f"the file {name!r} has {pixels.shape[2]} colour channels, the contest "
+                f"{self.channels}; write the archive again",
+            )
+            return None
+        if 8 * pixels.itemsize != self.options.bit_depth:
+            self.findings.problem(
+                "bit depth",
+                f"the file {name!r} has {8 * pixels.itemsize} bits a value, the contest "
+                f"{self.options.bit_depth}; write the archive again",
+            )
+            return None
+        return to_float(pixels)
 
 
-def _page_of(
-    entry: zipfile.ZipInfo, names: dict[str, Page], *, seen: set[str], findings: Findings
-) -> Page | None:
-    name = entry.filename
-    page = names.get(name)
-    if page is None:
-        findings.problem(
-            "unknown file", f"no test picture belongs to the file {name[:60]!r}; leave it out"
-        )
-        return None
-    if name in seen:
-        findings.problem("duplicate file", f"the file {name!r} is there twice; write it once")
-        return None
-    seen.add(name)
-    if entry.file_size > page.height * page.width * _BYTES_PER_PIXEL + _OVERHEAD:
-        findings.problem(
-            "size",
-            f"the file {name!r} unpacks to {entry.file_size:,} bytes, too many for a picture of "
-            f"{page.width}x{page.height} px; write the archive again",
-        )
-        return None
-    return page
+def _look(contest: LocalContest, pages: Sequence[Page]) -> _Look:
+    return _Look(
+        names=expected_names(contest=contest, pages=pages),
+        channels=contest.contest.channels,
+        options=contest.contest.options,
+        findings=Findings(),
+        statistics=Statistics(),
+    )
 
 
-def _picture(
-    archive: zipfile.ZipFile,
-    entry: zipfile.ZipInfo,
-    folder: Path,
-    *,
-    page: Page,
-    findings: Findings,
-) -> FloatImage | None:
-    file = folder / ("picture" + PurePosixPath(entry.filename).suffix)
-    try:
-        file.write_bytes(archive.read(entry))
-        image = to_float(read_opaque(file))
-    except (DataError, *_DAMAGED) as error:
-        reason = str(error).replace(str(file), "it")
-        findings.problem(
-            "unreadable", f"the file {entry.filename!r} cannot be read: {reason}; write it again"
-        )
-        return None
-    if image.shape[:2] != (page.height, page.width):
-        findings.problem(
-            "size",
-            f"the file {entry.filename!r} is {image.shape[1]}x{image.shape[0]} px, not "
-            f"{page.width}x{page.height} px; restore the picture at its own size",
-        )
-        return None
-    return image
-
-
-def _check_source(source: Source) -> None:
-    if source != "pixels":
-        raise SettingsError(
-            "an archive holds pictures of 8 bits, so its values cannot come from the float image",
-            hint='use source="pixels"',
-        )
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    entry = zipfile.ZipInfo(name, date_time=_NO_TIME)
+    entry.create_system, entry.external_attr = 3, 0o644 << 16  # the same on every system
+    archive.writestr(entry, content)  # stored: a PNG is compressed already
