@@ -17,6 +17,7 @@ from kbdenoise.errors import DataError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FAILING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO}
 
 
 @contextlib.contextmanager
@@ -92,6 +93,11 @@ def writing_to(path: Path) -> Iterator[None]:
             raise DataError(
                 f"cannot write {path}: {error.strerror}",
                 hint="something else of that name is in the way; move it, or choose another name",
+            ) from error
+        if error.errno in _FAILING:
+            raise DataError(
+                f"the disk failed while writing {path}: {error.strerror}",
+                hint="check the disk, or the connection to it; or choose a folder on another one",
             ) from error
         raise
 

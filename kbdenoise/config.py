@@ -145,7 +145,9 @@ class OptimiserSettings:
     lr: float = setting(1e-3, "Peak learning rate.", min=0)
     beta1: float = setting(0.9, "Memory of gradients: the momentum.", min=0, max=0.999)
     beta2: float = setting(0.99, "Memory of squared gradients.", min=0.5, max=0.9999)
-    weight_decay: float = setting(1e-4, "Weight decay, on convolutions only.", min=0)
+    weight_decay: float = setting(
+        1e-4, "Weight decay; of kernels only, not of biases and scales.", min=0
+    )
     clip: float = setting(1.0, "Largest norm of the whole gradient; 0 means off.", min=0)
     ema: float = setting(0.999, "Decay of the averaged weights; 0 means off.", min=0, max=0.99999)
 
@@ -282,6 +284,8 @@ class TrainConfig:
             raise ValueError("--dsd-control needs --dsd, the share that it is compared with")
         phase_shares(self.dsd.dsd_phases)
         parse_stages(self.data.stages, patch=self.data.patch, batch=self.data.batch)
+        if self.data.stages and not self.data.batch:
+            raise ValueError("--batch auto finds nothing beside --stages, which name each batch")
         seconds(self.length.time_limit, name="--time-limit")
         seconds(self.validation.save_every, name="--save-every")
 
@@ -327,6 +331,9 @@ class PredictConfig:
         parse_hyper(self.model.hyper)
 
 
+_WITHOUT_CYCLE = {"constant", "step", "plateau"}
+
+
 def _check_folds(data: DataSettings) -> None:
     if data.folds == 1:
         raise ValueError("--folds 1 would hold out every picture: choose 2 or more, or 0 for none")
@@ -341,7 +348,16 @@ def _check_folds(data: DataSettings) -> None:
 
 def _check_schedule(schedule: ScheduleSettings, *, lr: float) -> None:
     if schedule.min_lr > lr:
-        raise ValueError(f"--min-lr {schedule.min_lr:g} is above --lr {lr:g}")
+        raise ValueError(f"--min-lr {schedule.min_lr:g} is above --lr {lr:g}: lower it, too")
+    if schedule.lr_hold and not schedule.lr_hold_from_epoch:
+        raise ValueError(
+            f"--lr-hold {schedule.lr_hold:g} needs --lr-hold-from-epoch, which says from when on"
+        )
+    if schedule.restarts and schedule.schedule in _WITHOUT_CYCLE:
+        raise ValueError(
+            f"--restarts {schedule.restarts} needs a schedule that comes to an end, such as cosine;"
+            f" {schedule.schedule} has none"
+        )
     if schedule.schedule == "exponential" and lr and not schedule.min_lr:
         raise ValueError("--schedule exponential never reaches --min-lr 0: give it another end")
     for name in ("warmup", "lr_length", "lr_every"):

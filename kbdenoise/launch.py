@@ -30,7 +30,8 @@ def count_gpus(wanted: str, *, device: str = "auto") -> int:
             )
         return there
     if not wanted.isascii() or not wanted.isdigit() or int(wanted) < 1:
-        raise SettingsError(f"--gpus {wanted!r} is no number", hint="write all, 2 or 4")
+        hint = "write a number of processes" if device == "cpu" else "write all, 2 or 4"
+        raise SettingsError(f"--gpus {wanted!r} is no number", hint=hint)
     if device != "cpu" and int(wanted) > there:
         raise SettingsError(
             f"--gpus {wanted}: there are {there} CUDA devices",

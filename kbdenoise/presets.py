@@ -98,6 +98,7 @@ _TUNED: dict[str, Layer] = {
     "res-unet": {
         "optimiser": "muon",
         "lr": 2e-3,
+        "beta1": 0.95,
         "ema": 0.998,
         "warmup": "3%",
         "flips": False,

@@ -35,6 +35,13 @@ def resolve(base: Config, *changes: tuple[str, Mapping[str, Any]]) -> Config:
     return validated(type(base), content, source=" + ".join(sources) or "settings")
 
 
+def lasting(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer that says how long to train, with what layers below say of it taken back."""
+    told = [name for name in ("steps", "epochs", "samples") if layer.get(name)]
+    back = {name: 0 for name in ("epochs", "samples") if told and name not in told}
+    return {**back, **layer}
+
+
 def read_settings(kind: type[Config], path: Path) -> dict[str, Any]:
     """The flat settings that a TOML file with sections names; unknown keys are refused by name."""
     try:

@@ -81,6 +81,15 @@ class Team:
 
         What the leader fails with, everyone fails with.
         """
+        made: list[Value] = []
+        self.from_leader(lambda: made.append(work()))
+        return made[0] if made else work()
+
+    def from_leader(self, work: Callable[[], Value]) -> Value:
+        """What work gives the leader, on every process: no other one needs the leader's files.
+
+        What the leader fails with, everyone fails with.
+        """
         if self.size == 1:
             return work()
         made: list[Value] = []
@@ -90,9 +99,10 @@ class Team:
                 made.append(work())
             except KbdenoiseError as error:
                 problem = error
-        if problem := self.told(problem):
+        made, problem = self.told((made, problem))
+        if problem is not None:
             raise problem
-        return made[0] if made else work()
+        return made[0]
 
 
 ALONE = Team()

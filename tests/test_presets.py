@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from kbdenoise.errors import SettingsError
 from kbdenoise.models.build import describe_model
 from kbdenoise.models.zoo import named_size
 from kbdenoise.presets import PRESETS
@@ -98,3 +99,33 @@ def test_a_model_that_was_asked_for_is_taken_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", DECKS)
 def test_a_deck_recipe_knows_no_tone(name: Any) -> None:
     assert effective_settings(name, "cpu", None, {}, metric="mae-mean-luma") == recipe(name)
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"), [({"steps": 7}, 7), ({"samples": 640}, 10), ({"epochs": 2.0}, 31), ({}, 47)]
+)
+def test_a_length_that_is_given_wins_over_any_length_of_a_preset(
+    given: dict[str, Any], steps: int
+) -> None:
+    config = effective_settings("deck-dncnn", "cpu", None, given)
+
+    assert total_steps(config, pictures=1000) == steps
+
+
+def test_two_lengths_at_once_are_refused() -> None:
+    with pytest.raises(SettingsError, match="--steps and --epochs both"):
+        effective_settings("quick", "cpu", None, {"steps": 7, "epochs": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"lr_hold": 2e-4}, "needs --lr-hold-from-epoch"),
+        ({"restarts": 2, "schedule": "step"}, "--restarts 2 needs a schedule"),
+        ({"stages": "64x4:100%", "batch": "auto"}, "--batch auto finds nothing"),
+        ({"lr": 0.0}, "above --lr 0: lower it"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        effective_settings("standard", "cpu", None, given)

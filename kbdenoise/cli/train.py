@@ -111,9 +111,15 @@ def _text(result: "TrainResult") -> str:
         score = f"{result.metric} {best} {result.unit} at {word} {result.best_step:,}"
         score += f" · untouched {untouched}"
     words = "steps" if result.resumable else "tries"
+    notes = ""
+    if result.skipped_steps:
+        notes += f" · {result.skipped_steps:,} without a finite gradient left out"
+    if result.went_back:
+        notes += f" · went back {result.went_back} times"
     return (
         f"✓ {result.run}   {score}\n"
         f"  {result.steps:,} {words} in {duration(result.seconds)}, ended by: {result.stopped_by}"
+        f"{notes}"
     )
 
 

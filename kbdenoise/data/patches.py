@@ -103,6 +103,7 @@ def prefetch(
     There are more threads than a warm store needs: on a cold or distant disk most of them wait for
     it, and together they ask for more at a time.
     """
+    workers = min(workers, depth)
     return map_ahead(sampler.batch, range(start, stop), depth=depth, workers=workers)
 
 

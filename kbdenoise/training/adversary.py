@@ -2,8 +2,9 @@
 
 Both networks learn from the same forward pass, side by side. Isola et al., 'Image-to-Image
 Translation with Conditional Adversarial Networks', 2017 (arXiv:1611.07004), sections 3.1 and 3.3;
-what differs: there the discriminator moves first, here both move at once, so that a batch taken in
-pieces gives the gradients of the whole.
+what differs: there the discriminator moves first, here both move at once; and it normalises each
+picture by itself, as theirs does with a batch of one. So a batch taken in pieces, or by several
+processes, gives the gradients of the whole.
 """
 
 import contextlib
@@ -33,9 +34,12 @@ class Adversary:
     ) -> None:
         wanted = config.adversary
         self.critic = PatchGAN(
-            channels=channels, width=wanted.adversary_width, layers=wanted.adversary_layers
+            channels=channels,
+            width=wanted.adversary_width,
+            layers=wanted.adversary_layers,
+            norm="instance",
         ).to(device.kind)
-        self.network = wrapped(self.critic.train(), team=team, device=device)
+        self.network = wrapped(self.critic.train(), team=team)
         self.optimiser = torch.optim.Adam(
             self.critic.parameters(), lr=wanted.adversary_lr, betas=_BETAS
         )

@@ -7,14 +7,17 @@ from kbdenoise.devices import DeviceChoice
 from kbdenoise.team import Team
 
 
-def wrapped(model: nn.Module, *, team: Team, device: DeviceChoice) -> nn.Module:
-    """The model itself or, in a team, one whose backward pass averages gradients over it.
+def synchronised(model: nn.Module, *, team: Team, device: DeviceChoice) -> nn.Module:
+    """The model with batch norms that take their statistics over the whole team, on GPUs.
 
-    On GPUs batch norms take their statistics over the whole team; gloo cannot, so that on CPUs
-    each process has its own, and the leader's running ones count.
+    gloo cannot, so that on CPUs each process has its own, and the leader's running ones count.
     """
-    if team.size == 1:
+    if team.size == 1 or device.kind != "cuda":
         return model
-    if device.kind == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model)
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return converted
+
+
+def wrapped(model: nn.Module, *, team: Team) -> nn.Module:
+    """The model itself or, in a team, one whose backward pass averages gradients over it."""
+    return model if team.size == 1 else DistributedDataParallel(model)

@@ -130,7 +130,9 @@ def resume_folds(
     `name` says where the contest lies now, where it has moved. Raises SettingsError for a changed
     setting that would make folds unlike each other, DataError for pictures that have changed.
     """
-    record, before = folder.read_record(), saved_config(folder.config_file)
+    record, before = team.from_leader(
+        lambda: (folder.read_record(), saved_config(folder.config_file))
+    )
     config = resolve(before, ("settings", given))
     check_changes(before, config, given, name=folder.name, changeable=_CHANGEABLE)
     local = contest_again(record, name=name, data=data)
@@ -151,10 +153,15 @@ def resume_folds(
         began=started,
         rows={row.stem: row for row in team.told(folder.read_scores())},
     )
+    team.from_leader(lambda: _check_finished(work))
+    return _result(work, "dry run") if dry_run else _go_on(work)
+
+
+def _check_finished(work: Work) -> None:
+    """Raise DataError where pictures or split are not those of a fold that is finished."""
     for fold in work.folds:
         if (known := work.run_record(fold)) and known.status == "finished":
-            check_same_data(folder.run(fold), known, work.pairs_of(fold))
-    return _result(work, "dry run") if dry_run else _go_on(work)
+            check_same_data(work.folder.run(fold), known, work.pairs_of(fold))
 
 
 def _go_on(work: Work) -> FoldsResult:

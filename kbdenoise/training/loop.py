@@ -12,7 +12,6 @@ from kbdenoise.errors import DataError
 from kbdenoise.notation import seconds
 from kbdenoise.progress import Advance, Note, Progress
 from kbdenoise.training.guard import Watch
-from kbdenoise.training.schedules import learning_rate, plateaus
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import PHASES
 from kbdenoise.training.state import forget_good, keep_as_good, load, save
@@ -93,15 +92,10 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
 
 def set_rate(session: Session) -> float:
     """Set the next step's learning rate, and return it."""
-    scores = [row["val_score"] for row in session.history]
-    drops = plateaus(
-        scores,
-        patience=session.config.schedule.lr_patience,
-        lower_is_better=session.metric.lower_is_better,
-    )
-    rate = session.now.rate_cut * learning_rate(session.plan, session.rate_moment(), drops=drops)
+    session.now.rate = session.scheduled_rate()
+    rate = session.now.rate_cut * session.now.rate
     if session.now.phase == len(PHASES) - 1:
-        rate *= session.config.dsd.dsd_last_lr
+        rate = max(session.config.dsd.dsd_last_lr * rate, min(rate, session.plan.min_lr))
     for group in session.optimiser.param_groups:
         group["lr"] = rate
     return rate
@@ -140,7 +134,7 @@ def go_back(session: Session, alarm: str, clock: Clock, progress: Progress) -> N
         f"where the learning rate is {session.now.rate_cut:g} times the schedule's"
     )
     progress(Note(text=text))
-    save(session)
+    _saved(session, clock, progress)
 
 
 def _finish(session: Session, stopped_by: str, clock: Clock, progress: Progress) -> str:
@@ -189,17 +183,16 @@ def _begin(session: Session, progress: Progress) -> None:
         save(session)
         keep_as_good(session)
     elif session.validated_step == session.now.step:
-        keep_as_good(session)  # it was killed between saving this state and calling it good
+        _kept_as_good(session, progress)  # killed between saving this state and calling it good
 
 
 def _ending(session: Session, clock: Clock, asked_to_stop: Callable[[], bool]) -> str:
     """Why training is over, if it is; the same answer on every process."""
-    patience = session.config.length.patience
     if session.now.step >= session.last_step:
         return "steps"
     if session.time_limit_s and session.now.elapsed_s >= session.time_limit_s - session.reserve_s:
         return "time limit"
-    if patience and sum(row["step"] > session.now.best_step for row in session.history) >= patience:
+    if session.out_of_patience:
         return "patience"
     asked = clock.asked if session.team.size > 1 else asked_to_stop()
     return "interrupt" if asked else ""
@@ -274,7 +267,7 @@ def _validated(session: Session, clock: Clock, rate: float, progress: Progress) 
         }
     )
     if _saved(session, clock, progress) and session.watch.is_calm():
-        keep_as_good(session)
+        _kept_as_good(session, progress)
     scores = {"val_score": found.averaged, "val_raw_score": found.raw, "val_psnr_db": found.psnr_db}
     session.sinks.log(session.now.step, scores)
     clock.reported, clock.reported_step = time.monotonic(), session.now.step
@@ -291,6 +284,14 @@ def _saved(session: Session, clock: Clock, progress: Progress) -> bool:
         progress(Note(text=text))
         return False
     return True
+
+
+def _kept_as_good(session: Session, progress: Progress) -> None:
+    """Keep a state to go back to; where the disk refuses, the one before is still whole."""
+    try:
+        keep_as_good(session)
+    except DataError as error:
+        progress(Note(text=f"no newer state to go back to is kept: {error.message}"))
 
 
 def _report(session: Session, clock: Clock, rate: float, progress: Progress) -> None:

@@ -23,6 +23,7 @@ from kbdenoise.models.memory import training_memory
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.tone import ToneThen
 from kbdenoise.notation import Stage
+from kbdenoise.team import ALONE, Team
 
 _USABLE = 0.85  # of the free memory: estimates leave out workspaces and fragments
 _LARGEST_BATCH = 64  # that `--batch auto` takes; larger ones learn no faster a patch
@@ -40,6 +41,8 @@ class MemoryPlan:
     free_bytes: float
     side: int
     """Of a patch or of the largest page, in px."""
+    batch_norms: bool = False
+    """Whether the model takes statistics of what it is given at once."""
     largest: int = 0
     """Side in px to which pages have to be cropped for the memory's sake; 0 means none."""
 
@@ -47,6 +50,8 @@ class MemoryPlan:
     def text(self) -> str:
         """One line for the screen."""
         parts = f"in {self.pieces} pieces" if self.pieces > 1 else "at once"
+        if self.batch_norms and self.pieces > 1:
+            parts += ", of which batch norms see one at a time"
         crop = f"; pages are cropped to {self.largest} px" if self.largest else ""
         return (
             f"about {self.needed_bytes / 2**30:.2g} of {self.free_bytes / 2**30:.3g} GiB free, "
@@ -65,26 +70,31 @@ class Needs:
     bytes_per_pixel: float
     free_bytes: float
     processes: int
+    batch_norms: bool
     accumulate: int
     """Pieces, where the person gave them; 0 leaves them to be found."""
 
     @classmethod
     def of(
-        cls, info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, processes: int = 1
+        cls, info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, team: Team = ALONE
     ) -> "Needs":
-        """Estimated from batches of two and of eight patches."""
+        """Estimated from batches of two and of eight patches; the same on every process.
+
+        What is free is what the process with the least of it has.
+        """
         stage = max(config.stages, key=lambda stage: stage.patch)
         side = max(stage.patch, 2 * info.multiple)
         two, eight = (_bytes(info, config, device, side=side, batch=n) for n in (2, 8))
         each = max(1.0, (eight - two) / 6)
-        free = float(free_memory_bytes(device))
+        free = min(team.gather(float(free_memory_bytes(device))))
         return cls(
             name=info.name,
             multiple=info.multiple,
             fixed_bytes=max(0.0, two - 2 * each),
             bytes_per_pixel=each / side**2,
-            free_bytes=free / processes if device.kind == "cpu" else free,
-            processes=processes,
+            free_bytes=free / team.size if device.kind == "cpu" else free,
+            processes=team.size,
+            batch_norms=any(isinstance(m, _BatchNorm) for m in _skeleton(info).modules()),
             accumulate=config.memory.accumulate,
         )
 
@@ -130,6 +140,7 @@ def plan_stage(needs: Needs, stage: Stage, *, page: int) -> MemoryPlan:
         needed_bytes=needs.total(side=side, batch=-(-share // pieces)),
         free_bytes=needs.free_bytes,
         side=side,
+        batch_norms=needs.batch_norms,
         largest=largest,
     )
 
@@ -150,11 +161,16 @@ def checkpoint_blocks(model: nn.Module) -> None:
         block.forward = partial(_in_turn, parts)  # type: ignore[method-assign]
 
 
+def _skeleton(info: ModelInfo) -> nn.Module:
+    """The model without its weights."""
+    with torch.device("meta"):
+        return build_model(info.name, channels=info.channels, **info.hyperparameters)
+
+
 def _bytes(
     info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, side: int, batch: int
 ) -> int:
-    with torch.device("meta"):
-        model = build_model(info.name, channels=info.channels, **info.hyperparameters)
+    model = _skeleton(info)
     if config.memory.checkpointing:
         checkpoint_blocks(model)
     memory = training_memory(

@@ -42,6 +42,8 @@ def session_result(session: Session, stopped_by: str) -> TrainResult:
         steps=session.now.step,
         seconds=session.now.elapsed_s,
         stopped_by=stopped_by,
+        skipped_steps=session.now.skipped_steps,
+        went_back=session.now.went_back,
     )
 
 

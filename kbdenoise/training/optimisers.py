@@ -19,18 +19,17 @@ _MATCHED_SIZE = 0.2  # of Muon's steps: about that of AdamW's, so that one rate 
 class Muon(torch.optim.Optimizer):
     """Momentum whose steps are made orthogonal for matrices, and AdamW for everything else.
 
-    A convolution's kernel counts as a matrix [outputs, inputs * height * width]. Groups with
-    `matrices` true take Muon's step, the others AdamW's.
+    A convolution's kernel counts as a matrix [outputs, inputs * height * width], and a layer's
+    kernel bases [1, bases, values] as [bases, values]. Groups with `matrices` true take Muon's
+    step, the others AdamW's; the momentum of both is the first of `betas`.
 
     Source: Jordan et al., 'Muon: An optimizer for hidden layers in neural networks', 2024
     (kellerjordan.github.io/posts/muon); the size of its steps after Liu et al., 'Muon is Scalable
     for LLM Training', 2025 (arXiv:2502.16982), section 2.2.
     """
 
-    def __init__(
-        self, groups: _Groups, *, lr: float, betas: tuple[float, float], momentum: float = 0.95
-    ) -> None:
-        super().__init__(groups, {"lr": lr, "betas": betas, "momentum": momentum})
+    def __init__(self, groups: _Groups, *, lr: float, betas: tuple[float, float]) -> None:
+        super().__init__(groups, {"lr": lr, "betas": betas})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -42,11 +41,12 @@ class Muon(torch.optim.Optimizer):
     def _orthogonal(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         """Kernels of one shape go together, which small matrices need to be quick."""
         by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+        momentum = group["betas"][0]
         for parameter in parameters:
             gradient = _gradient(parameter)
             mean = self.state[parameter].setdefault("mean", torch.zeros_like(parameter))
-            mean.lerp_(gradient, 1.0 - group["momentum"])
-            ahead = gradient.lerp(mean, group["momentum"]).flatten(1)  # [out, in * h * w]
+            mean.lerp_(gradient, 1.0 - momentum)
+            ahead = _matrix(gradient.lerp(mean, momentum))
             by_shape.setdefault(ahead.shape, []).append((parameter, ahead))
         for (rows, columns), pairs in by_shape.items():
             steps = orthogonalised(torch.stack([ahead for _, ahead in pairs]))  # [n, rows, cols]
@@ -101,6 +101,11 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     return nearest.mT if tall else nearest
 
 
+def _matrix(kernel: Tensor) -> Tensor:
+    """[1, bases, values] -> [bases, values]; [out, in, h, w] -> [out, in * h * w]."""
+    return (kernel[0] if kernel.ndim == 3 else kernel).flatten(1)
+
+
 def _gradient(parameter: Tensor) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad
@@ -136,7 +141,9 @@ def make_optimiser(model: nn.Module, wanted: OptimiserSettings) -> torch.optim.O
 
     The first and the last layer, which meet the picture, are no matrices to Muon.
     """
-    kernels = {id(p) for p in model.parameters() if p.squeeze().ndim > 1}
+    kernels = {
+        id(p) for name, p in model.named_parameters() if p.squeeze().ndim > 1 and not _adds(name)
+    }
     rim = _at_the_rim(model)
     groups: _Groups = [
         {"params": [], "weight_decay": decay, "matrices": matrices}
@@ -150,6 +157,11 @@ def make_optimiser(model: nn.Module, wanted: OptimiserSettings) -> torch.optim.O
         kind = 2 if id(parameter) not in kernels else 1 if id(parameter) in rim else 0
         groups[kind]["params"].append(parameter)
     return OPTIMISERS[wanted.optimiser]([g for g in groups if g["params"]], wanted)
+
+
+def _adds(name: str) -> bool:
+    """Whether a parameter is added: a bias, or the biases of a layer's kernel bases."""
+    return name.rpartition(".")[2] in {"bias", "b"}
 
 
 def _at_the_rim(model: nn.Module) -> set[int]:

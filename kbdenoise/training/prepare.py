@@ -18,7 +18,7 @@ from kbdenoise.progress import Fact, Progress
 from kbdenoise.runs.folder import Run, RunRecord, environment, now
 from kbdenoise.team import ALONE, Team
 from kbdenoise.training.adversary import Adversary, check_patches
-from kbdenoise.training.distributed import wrapped
+from kbdenoise.training.distributed import synchronised, wrapped
 from kbdenoise.training.ema import WeightAverage
 from kbdenoise.training.memory import (
     MemoryPlan,
@@ -82,7 +82,7 @@ def gather(
         check_patch(info, stage, staged=bool(config.data.stages))
     objective = _objective(config, channels=contest.channels, device=device)
     pairs = pairs or team.after_leader(lambda: open_pairs(local, config, progress))
-    needs = Needs.of(info, config, device, processes=team.size)
+    needs = Needs.of(info, config, device, team=team)
     page = max(math.isqrt(h * w) for h, w in map(pairs.store.size, pairs.split.train))
     plans = tuple(plan_stage(needs, stage, page=page) for stage in stages)
     if not config.data.batch:
@@ -223,6 +223,7 @@ def build_session(run: Run, record: RunRecord, material: Material) -> Session:
     if model is None:
         model = build_model(info.name, channels=info.channels, **info.hyperparameters)
     model = laid_out(model.to(device.kind), name=info.name, device=device.kind).train()
+    model = synchronised(model, team=material.team, device=device)
     average = WeightAverage(model, decay=config.optimiser.ema)
     if config.memory.checkpointing:
         checkpoint_blocks(model)  # after the average was copied, which keeps its own forward
@@ -242,7 +243,7 @@ def build_session(run: Run, record: RunRecord, material: Material) -> Session:
         samplers=material.samplers,
         plans=material.plans,
         model=model,
-        network=wrapped(model, team=material.team, device=device),
+        network=wrapped(model, team=material.team),
         average=average,
         objective=material.objective,
         optimiser=make_optimiser(model, config.optimiser),

@@ -20,6 +20,10 @@ class TrainResult:
     seconds: float
     stopped_by: str
     """'steps', 'time limit', 'patience', 'interrupt' or 'dry run'."""
+    skipped_steps: int = 0
+    """Steps that were left out, as their loss or gradient was not finite."""
+    went_back: int = 0
+    """How often training diverged and went back to a good state."""
     resumable: bool = True
     """Whether `train(resume=...)` can go on with it; a filter is chosen anew instead."""
 

@@ -13,8 +13,8 @@ from kbdenoise.models.build import describe_model
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import read_card
 from kbdenoise.presets import CHANGEABLE
-from kbdenoise.progress import Progress
-from kbdenoise.resolving import read_settings, resolve, section_of
+from kbdenoise.progress import Note, Progress
+from kbdenoise.resolving import lasting, read_settings, resolve, section_of
 from kbdenoise.runs.folder import Run, RunRecord, find_run, read_json
 from kbdenoise.runs.folds import FoldsRecord
 from kbdenoise.team import ALONE, Team
@@ -40,15 +40,8 @@ def resumed_session(
     something else than CHANGEABLE is given, or nothing is left to do, and DataError if the
     pictures, the split or the state are not what they were.
     """
-    run = find_run(run_name, runs)
-    record = run.read_record()
-    if record.model in FILTERS:
-        raise SettingsError(
-            f"the run {run.name} is of the filter {record.model}, which cannot be resumed",
-            hint=f"choosing takes seconds; do it anew: kbdenoise train --model {record.model}",
-        )
-    before = saved_config(run.config_file)
-    chosen = resolve(before, ("settings", given))
+    run, record, before = team.from_leader(lambda: _found(run_name, runs))
+    chosen = resolve(before, ("settings", lasting(given)))
     check_changes(before, chosen, given, name=run.name)
     device = choose_device(
         chosen.device.device, precision=chosen.device.precision, threads=chosen.device.threads
@@ -56,7 +49,31 @@ def resumed_session(
     local = contest_again(record, name=name, data=data)
     session = restored_session(run, local, chosen, device, progress, team=team)
     _check_something_left(session)
+    if chosen.length != before.length:
+        _tell_of_rise(session, progress)
     return session
+
+
+def _found(run_name: str, runs: Path) -> tuple[Run, RunRecord, TrainConfig]:
+    run = find_run(run_name, runs)
+    record = run.read_record()
+    if record.model in FILTERS:
+        raise SettingsError(
+            f"the run {run.name} is of the filter {record.model}, which cannot be resumed",
+            hint=f"choosing takes seconds; do it anew: kbdenoise train --model {record.model}",
+        )
+    return run, record, saved_config(run.config_file)
+
+
+def _tell_of_rise(session: Session, progress: Progress) -> None:
+    """A longer run stretches its schedule, so that a rate that had fallen rises once more."""
+    before, next_rate = session.now.rate, session.scheduled_rate()
+    if before and next_rate > 1.05 * before and session.moment().done(session.plan.warmup) >= 1.0:
+        text = (
+            f"the learning rate rises from {before:.3g} to {next_rate:.3g}: the schedule now ends "
+            "with the longer run"
+        )
+        progress(Note(text=text))
 
 
 def restored_session(
@@ -73,14 +90,18 @@ def restored_session(
 
     `pairs` as in `gather`. Raises DataError if pictures, split or state are not what they were.
     """
-    record = run.read_record()
-    material = gather(local, config, device, progress, team=team, info=_model_of(run), pairs=pairs)
-    check_same_data(run, record, material.pairs)
+    record, info = team.from_leader(lambda: (run.read_record(), _model_of(run)))
+    material = gather(local, config, device, progress, team=team, info=info, pairs=pairs)
+    team.from_leader(lambda: check_same_data(run, record, material.pairs))
     session = build_session(run, record, material)
-    pieces = session.now.pieces
     load(session, run.state_file)
-    # What memory ran out for stays in pieces, unless the person or this device wants more of them.
-    session.now.pieces = config.memory.accumulate or max(pieces, session.now.pieces)
+    # Sums in other pieces have other last digits: on the device of before they stay as they were.
+    planned, elsewhere = (
+        session.plans[session.now.stage].pieces,
+        record.device != session.device.text,
+    )
+    least = planned if elsewhere or team.size > 1 else 1
+    session.now.pieces = config.memory.accumulate or max(least, session.now.pieces)
     return session
 
 
@@ -154,7 +175,13 @@ def _check_something_left(session: Session) -> None:
     if now.step >= steps:
         raise SettingsError(
             f"the run {session.run.name} has done all its {steps:,} steps",
-            hint=f"to train on, give it more: --resume {session.run.name} --steps {2 * steps}",
+            hint=f"to train on, give it more: --resume {session.run.name} {_more(session)}",
+        )
+    if session.out_of_patience:
+        patience = session.config.length.patience
+        raise SettingsError(
+            f"the run {session.run.name} had no better score for {patience} validations",
+            hint=f"to train on: --resume {session.run.name} --patience {2 * patience}",
         )
     if session.time_limit_s and now.elapsed_s >= session.time_limit_s - session.reserve_s:
         raise SettingsError(
@@ -162,3 +189,13 @@ def _check_something_left(session: Session) -> None:
             "its sittings",
             hint=f"to train on, give it a longer one: --resume {session.run.name} --time-limit ...",
         )
+
+
+def _more(session: Session) -> str:
+    """The option that says how long the run is, with twice as much."""
+    length = session.config.length
+    if length.samples:
+        return f"--samples {2 * length.samples}"
+    if length.epochs:
+        return f"--epochs {2 * length.epochs:g}"
+    return f"--steps {2 * session.last_step}"

@@ -49,14 +49,15 @@ class RatePlan:
     hold: float = 0.0
 
 
-def learning_rate(plan: RatePlan, moment: Moment, *, drops: int = 0) -> float:
+def learning_rate(plan: RatePlan, moment: Moment, *, drops: int = 0, last: float = 0.0) -> float:
     """The rate of the step that begins at `moment`; `drops` counts what `plateaus` found.
 
     The schedule runs from the first step and stays at its end: it never rises again but by
-    `restarts`. Warm-up scales it by a straight rise. A hold wins over both.
+    `restarts`. Warm-up scales it by a straight rise. A hold wins over both; `last` is the rate of
+    the step before, which is held where the plan names none.
     """
     if moment.done(plan.hold_from) >= 1.0:
-        return plan.hold or _scheduled(plan, _at_hold(plan, moment), drops)
+        return plan.hold or last or _scheduled(plan, moment, drops)
     rate = _scheduled(plan, moment, drops)
     warm = moment.done(plan.warmup)
     return rate * max(warm, _FIRST_RATE) if warm < 1.0 else rate
@@ -87,17 +88,6 @@ def _scheduled(plan: RatePlan, moment: Moment, drops: int) -> float:
     done = min(1.0, moment.done(plan.length)) * (plan.restarts + 1)
     cycle = done - min(math.floor(done), plan.restarts)  # 1 at the very end
     return SHAPES[plan.schedule](cycle, plan.lr, plan.min_lr)
-
-
-def _at_hold(plan: RatePlan, moment: Moment) -> Moment:
-    """The moment when the hold began: everything that grows with the run, scaled back to it."""
-    back = 1.0 / moment.done(plan.hold_from)
-    return Moment(
-        steps=round(moment.steps * back),
-        epochs=moment.epochs * back,
-        samples=round(moment.samples * back),
-        run=moment.run * back,
-    )
 
 
 def constant(done: float, lr: float, min_lr: float) -> float:

@@ -25,9 +25,10 @@ from kbdenoise.training.ema import WeightAverage
 from kbdenoise.training.guard import Watch
 from kbdenoise.training.memory import MemoryPlan
 from kbdenoise.training.objective import Objective
-from kbdenoise.training.schedules import Moment, RatePlan
+from kbdenoise.training.schedules import Moment, RatePlan, learning_rate, plateaus
 from kbdenoise.training.sinks import Sinks
 from kbdenoise.training.sparsity import (
+    PHASES,
     SPARSE,
     keep_moments,
     keep_weights,
@@ -35,6 +36,8 @@ from kbdenoise.training.sparsity import (
     phase_at,
     within,
 )
+
+_MOST_AHEAD, _AHEAD_BYTES = 8, 512 * 2**20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +68,8 @@ class Counters:
     """Patches seen before the phase."""
     pieces: int = 1
     """A batch is taken in so many, one after the other."""
+    rate: float = 0.0
+    """What the schedule wanted of the newest step, before `rate_cut` and the last phase's drop."""
     rate_cut: float = 1.0
     """What the schedule's rate is multiplied by, after divergences."""
     went_back: int = 0
@@ -140,6 +145,15 @@ class Session:
         """The step of the newest validation, 0 before the first."""
         return int(self.history[-1]["step"]) if self.history else 0
 
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether enough validations brought nothing; of phases only the last can end a run."""
+        patience, now = self.config.length.patience, self.now
+        if not patience or (self.config.dsd.dsd and now.phase < len(PHASES) - 1):
+            return False
+        since = max(now.best_step, now.phase_began)
+        return sum(row["step"] > since for row in self.history) >= patience
+
     def moment(self) -> Moment:
         """How far the run is before its next step."""
         share = self.now.step / self.last_step
@@ -166,10 +180,21 @@ class Session:
             run=within(phase_shares(self.config.dsd.dsd_phases), now.phase, whole.run),
         )
 
+    def scheduled_rate(self) -> float:
+        """The learning rate that the schedule wants of the next step."""
+        began = self.now.phase_began
+        drops = plateaus(
+            [row["val_score"] for row in self.history if row["step"] > began],
+            patience=self.config.schedule.lr_patience,
+            lower_is_better=self.metric.lower_is_better,
+        )
+        return learning_rate(self.plan, self.rate_moment(), drops=drops, last=self.now.rate)
+
     def batches(self) -> Generator[Batch, None, None]:
         """This process's share of the stage's batches from the next step on, made ahead."""
         sampler = self.samplers.of(self.now.stage, first_step=self.now.stage_began)
-        return prefetch(sampler, start=self.now.step, stop=self.last_step)
+        depth = batches_ahead(self.stage, side=self.plans[self.now.stage].side)
+        return prefetch(sampler, start=self.now.step, stop=self.last_step, depth=depth)
 
     @property
     def stage(self) -> Stage:
@@ -208,6 +233,12 @@ class Session:
         if self.masks:
             keep_weights(self.model, self.masks)
             keep_weights(self.average.model, self.masks)
+
+
+def batches_ahead(stage: Stage, *, side: int) -> int:
+    """How many batches are made ahead: fewer of large pages, so that they fit into the memory."""
+    picture_bytes = 2 * 3 * 4 * side**2  # noisy and clean, three channels of at most four bytes
+    return max(1, min(_MOST_AHEAD, _AHEAD_BYTES // (stage.batch * picture_bytes)))
 
 
 def total_steps(config: TrainConfig, *, pictures: int) -> int:

@@ -14,7 +14,7 @@ from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.inference.filters import filter_device
 from kbdenoise.presets import PRESETS, Preset, default_model, tuned
 from kbdenoise.progress import Progress, silent
-from kbdenoise.resolving import read_settings, resolve, section_of
+from kbdenoise.resolving import lasting, read_settings, resolve, section_of
 from kbdenoise.runs.folder import Run, create_run
 from kbdenoise.runs.folds import find_folds
 from kbdenoise.team import ALONE, Team, joined
@@ -82,7 +82,7 @@ class _Call:
 def _resumed(call: _Call, resume: str, given: Mapping[str, Any]) -> TrainResult | FoldsResult:
     """Go on with a run or with a cross-validation."""
     team, progress = call.team, call.progress
-    folder = team.after_leader(lambda: find_folds(resume, call.runs))
+    folder = team.from_leader(lambda: find_folds(resume, call.runs))
     if folder is not None:
         return resume_folds(
             folder,
@@ -120,6 +120,7 @@ def _begun(
     team, progress = call.team, call.progress
     filtering = bool(asked_filter(config, given))
     device = filter_device() if filtering else _device(given, config)
+    effective_settings(preset, device.kind, config, given)  # told before a contest is missed
     local = open_contest(call.name, data=call.data)
     chosen = effective_settings(preset, device.kind, config, given, metric=local.contest.metric)
     if chosen.data.folds and chosen.data.fold < 0:
@@ -194,12 +195,17 @@ def effective_settings(
     from_file = _from_file(config)
     start = _start({**from_file, **given})
     named = layer | from_file | dict(given) | start
+    if given.get("steps") and (given.get("epochs") or given.get("samples")):
+        other = "epochs" if given.get("epochs") else "samples"
+        raise SettingsError(
+            f"--steps and --{other} both say how long to train", hint="leave out one of them"
+        )
     return resolve(
         TrainConfig(),
         (f"preset {preset}", layer),
         (f"settings for {named['model']}", tuned(str(named["model"]), preset=preset)),
-        (str(config), from_file),
-        ("settings", given),
+        (str(config), lasting(from_file)),
+        ("settings", lasting(given)),
         ("--init", start),
         ("--perceptual-weights", _found_from_anywhere({**from_file, **given})),
     )

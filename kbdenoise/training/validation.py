@@ -39,6 +39,13 @@ def validate(session: Session, *, progress: Progress) -> Validation:
 
     Processes divide the pictures. The best weights that cannot be written are not counted as best.
     """
+    try:
+        return _validated(session, progress)
+    finally:
+        session.network.train()  # restoring has put it into the other mode
+
+
+def _validated(session: Session, progress: Progress) -> Validation:
     started = time.monotonic()
     rows = _scored(session, session.average.model, progress)
     if not rows:
@@ -55,7 +62,6 @@ def validate(session: Session, *, progress: Progress) -> Validation:
         if session.metric.better(raw, score):
             which, model, score = "raw", session.model, raw
             found = Validation(found.averaged, raw, _mean_psnr(raw_rows))
-    session.network.train()
     best = session.now.best_score
     is_best = not math.isfinite(best) or session.metric.better(score, best)
     if is_best and _kept(session, model, which, progress):

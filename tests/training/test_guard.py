@@ -12,6 +12,7 @@ from kbdenoise.errors import DataError
 from kbdenoise.progress import Event, Note
 from kbdenoise.runs.folder import Run
 from kbdenoise.runs.history import read_history
+from kbdenoise.training import loop, validation
 from kbdenoise.training.guard import Watch
 from kbdenoise.training.train import TrainResult, train
 
@@ -99,8 +100,6 @@ def told(events: list[Event]) -> list[str]:
 
 def poisoning(at_steps: set[int], monkeypatch: Any) -> None:
     """After each of these steps, counted over all, the weights are thrown far away."""
-    from kbdenoise.training import loop
-
     take_step, count = loop.take_step, [0]
 
     def poisoned(session: Any, batch: Any, **words: Any) -> Any:
@@ -187,3 +186,64 @@ def test_a_run_stopped_after_it_went_back_resumes_with_the_lower_rate(
     rows = [read_history(r.run / "history.csv") for r in (whole, resumed)]
     assert [row["lr"] for row in rows[0]] == [row["lr"] for row in rows[1]]
     assert [row["val_score"] for row in rows[0]] == [row["val_score"] for row in rows[1]]
+
+
+def test_a_validation_that_finds_no_numbers_leaves_the_network_in_training(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoning({20}, monkeypatch)
+    modes: list[bool] = []
+    scored, take_step, calls = validation._scored, loop.take_step, [0]
+
+    def without_numbers(*words: Any) -> Any:
+        calls[0] += 1
+        rows = scored(*words)
+        return [] if calls[0] == 2 else rows
+
+    def watched(session: Any, batch: Any, **words: Any) -> Any:
+        modes.append(session.model.training)
+        return take_step(session, batch, **words)
+
+    monkeypatch.setattr(validation, "_scored", without_numbers)
+    monkeypatch.setattr(loop, "take_step", watched)
+    _, events = run(contest, tmp_path / "runs", ema=0.0)
+
+    assert "not finite" in told(events)[0]
+    assert len(modes) > 60 and all(modes)
+
+
+def test_a_full_disk_does_not_end_a_run_that_goes_back(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoning({25}, monkeypatch)
+    save, has_gone_back = loop.save, [False]
+
+    def full_once(session: Any, **words: Any) -> None:
+        if session.now.went_back and not has_gone_back[0]:
+            has_gone_back[0] = True
+            raise DataError("no space left on the disk")
+        save(session, **words)
+
+    monkeypatch.setattr(loop, "save", full_once)
+    result, events = run(contest, tmp_path / "runs")
+
+    assert has_gone_back[0] and result.steps == 60
+    assert any("not saved: no space left" in e.text for e in events if isinstance(e, Note))
+
+
+def test_a_full_disk_that_takes_no_good_state_does_not_end_the_run(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, calls = loop.keep_as_good, [0]
+
+    def full_at_times(session: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 2:  # the first is that of step 0
+            raise DataError("no space left on the disk")
+        keep(session)
+
+    monkeypatch.setattr(loop, "keep_as_good", full_at_times)
+    result, events = run(contest, tmp_path / "runs")
+
+    assert result.steps == 60 and calls[0] > 2
+    assert any("no newer state to go back to" in e.text for e in events if isinstance(e, Note))

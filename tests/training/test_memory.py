@@ -7,6 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
@@ -16,6 +17,7 @@ from kbdenoise.models.build import build_model, describe_model
 from kbdenoise.models.zoo import MODELS
 from kbdenoise.progress import Event, Note
 from kbdenoise.resolving import resolve
+from kbdenoise.team import Team
 from kbdenoise.training import memory, step
 from kbdenoise.training.memory import MemoryPlan, Needs, checkpoint_blocks, plan_stage
 from kbdenoise.training.train import train
@@ -31,6 +33,8 @@ TINY: dict[str, Any] = {
     "fold": 0,
     "device": "cpu",
 }
+
+CPU = choose_device("cpu")
 
 # Small hyper-parameters of every network, with a norm or dropout where there is one to choose.
 SMALL: dict[str, dict[str, Any]] = {
@@ -237,3 +241,41 @@ def test_a_single_patch_too_much_ends_with_a_cure(
         train(contest.folder, runs=tmp_path / "runs", **TINY)
 
     assert "--checkpointing" in caught.value.hint
+
+
+class Pair(Team):
+    """Two processes, of which the other one has half as much memory free."""
+
+    def gather(self, mine: Any) -> list[Any]:
+        return [mine, mine / 2]
+
+
+def test_processes_plan_alike_with_the_least_that_one_of_them_has_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda device: 1e9)
+    info = describe_model("unet", channels=3, width=16)
+
+    needs = Needs.of(
+        info, resolve(TrainConfig(), ("test", TINY)), choose_device("cpu"), team=Pair(size=2)
+    )
+
+    assert needs.processes == 2
+    assert needs.free_bytes == 1e9 / 2 / 2  # the other one's, and half of that on one machine
+
+
+def test_pieces_are_told_where_batch_norms_see_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda device: 1e12)
+    texts = {}
+    for model, accumulate in (("dncnn", 2), ("dncnn", 1), ("unet", 2)):
+        config = resolve(TrainConfig(), ("test", TINY | {"accumulate": accumulate}))
+        needs = Needs.of(describe_model(model, channels=3, **SMALL[model]), config, CPU)
+        texts[model, accumulate] = plan_stage(needs, config.stages[0], page=500).text
+
+    told = {key for key, text in texts.items() if "batch norms see one at a time" in text}
+    norms = {m for m in ("dncnn", "unet") if any(isinstance(x, _BatchNorm) for x in small(m))}
+    assert told == {(model, 2) for model in norms} and norms
+
+
+def small(name: str) -> list[nn.Module]:
+    return list(build_model(name, channels=3, **SMALL[name]).modules())

@@ -8,6 +8,8 @@ from torch import nn
 
 from kbdenoise.config import OptimiserSettings
 from kbdenoise.contests.contest import LocalContest
+from kbdenoise.models.build import build_model
+from kbdenoise.team import Team
 from kbdenoise.training import step as step_module
 from kbdenoise.training.optimisers import OPTIMISERS, Muon, make_optimiser, orthogonalised
 from kbdenoise.training.session import Session
@@ -155,3 +157,61 @@ def test_dropout_is_drawn_by_the_step_whatever_was_drawn_before(
     disturbed = train(contest.folder, runs=tmp_path / "b", **changes)
 
     assert_equal_weights(plain.run, disturbed.run)
+
+
+def test_a_step_s_chance_is_that_of_its_own_process(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients, ranks = step_module._gradients, []
+
+    def noted(seed: int, *, step: int, rank: int) -> int:
+        ranks.append(rank)
+        return chance(seed, step=step, rank=rank)
+
+    def of_another_process(session: Session, batch: Any) -> torch.Tensor:
+        team, session.team = session.team, Team(rank=3)
+        try:
+            return gradients(session, batch)
+        finally:
+            session.team = team
+
+    monkeypatch.setattr(step_module, "chance", noted)
+    monkeypatch.setattr(step_module, "_gradients", of_another_process)
+    train(contest.folder, runs=tmp_path, **(TINY | {"steps": 2}))
+
+    assert ranks == [3, 3]
+
+
+def test_kernel_bases_are_matrices_and_their_biases_are_not_decayed() -> None:
+    torch.manual_seed(0)
+    small = {"encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)}
+    model = build_model("kbnet-s", channels=3, width=4, **small)
+    wanted = OptimiserSettings(optimiser="muon", lr=0.1, weight_decay=0.5)
+    optimiser = make_optimiser(model, wanted)
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = {names[id(p)]: g for g in optimiser.param_groups for p in g["params"]}
+    bases = [name for name, p in model.named_parameters() if p.ndim == 3 and p.shape[0] == 1]
+    kernels = [name for name in bases if name.endswith(".w")]
+    assert kernels and len(kernels) < len(bases)
+
+    for name in bases:
+        assert groups[name]["matrices"] == groups[name]["weight_decay"] * 2 == (name in kernels)
+    before = model.get_parameter(kernels[0]).detach().clone()
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    groups[kernels[0]]["weight_decay"] = 0.0
+    optimiser.step()
+
+    moved = (model.get_parameter(kernels[0]).detach() - before)[0]  # [bases, values]
+    values = torch.linalg.svdvals(moved)
+    assert values.max() < 5 * values.min()  # every basis goes its own way
+
+
+def test_the_momentum_of_muon_is_what_was_asked_for() -> None:
+    ends = []
+    for beta1 in (0.5, 0.95):
+        model = network()
+        learn(model, make_optimiser(model, OptimiserSettings(optimiser="muon", beta1=beta1)), 3)
+        ends.append(model[1].weight.detach())  # type: ignore[union-attr]
+
+    assert not torch.allclose(ends[0], ends[1])

@@ -76,13 +76,6 @@ def test_a_hold_wins_from_its_epoch_on() -> None:
     assert {learning_rate(plan, at(step)) for step in (590, 600, 999)} == {2e-4}
 
 
-def test_a_hold_without_a_rate_keeps_what_there_was() -> None:
-    plan = planned(lr=1e-3, min_lr=0.0, warmup="0", lr_hold_from_epoch=50)
-
-    assert learning_rate(plan, at(500)) == pytest.approx(5e-4)
-    assert learning_rate(plan, at(999)) == pytest.approx(5e-4, rel=1e-3)
-
-
 @given(name=st.sampled_from(NAMES), first=st.integers(0, 3000), later=st.integers(0, 3000))
 def test_without_restarts_no_rate_rises_after_its_warm_up(
     name: str, first: int, later: int
@@ -176,3 +169,18 @@ def test_what_is_no_amount_is_refused_with_examples(text: str) -> None:
         amount(text, name="--warmup")
 
     assert "60 epochs" in caught.value.hint
+
+
+def test_a_hold_without_a_rate_keeps_what_the_step_before_had() -> None:
+    plan = RatePlan(
+        schedule="cosine", lr=1e-3, min_lr=1e-6, hold_from=Amount(40.0, "epochs"), hold=0.0
+    )
+
+    last = 0.0
+    rates = []
+    for step in range(1000):
+        last = learning_rate(plan, at(step), last=last)
+        rates.append(last)
+
+    assert rates[399] < rates[398]
+    assert set(rates[400:]) == {rates[399]}

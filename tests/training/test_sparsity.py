@@ -13,7 +13,7 @@ from kbdenoise.models.build import build_model
 from kbdenoise.progress import Event, Note
 from kbdenoise.runs.folder import Run, compare_runs
 from kbdenoise.runs.history import read_history
-from kbdenoise.training import loop
+from kbdenoise.training import loop, validation
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import masks_by_size, phase_at, within
 from kbdenoise.training.train import train
@@ -156,3 +156,30 @@ def test_phases_that_make_no_run_are_refused(
 def test_a_control_of_nothing_is_refused(contest: LocalContest, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--dsd-control needs --dsd"):
         train(contest.folder, runs=tmp_path, dsd_control=True, **TINY)
+
+
+def test_a_plateau_of_one_phase_does_not_lower_the_rate_of_the_next(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "pooled", lambda rows, metric: 5.0)  # never better
+    changes = {"schedule": "plateau", "lr_patience": 1, "val_every": 1, "min_lr": 1e-5}
+
+    result = train(contest.folder, runs=tmp_path, **(DSD | changes | {"guard": 0.0}))
+
+    rates = [row["lr"] for row in read_history(result.run / "history.csv")]
+    assert rates[0] == rates[8] == pytest.approx(1e-3)  # each phase from its peak
+    assert rates[14] == pytest.approx(1e-4)
+    assert min(rates) == pytest.approx(1e-5)  # never below --min-lr
+
+
+def test_patience_ends_a_run_in_its_last_phase_only(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "pooled", lambda rows, metric: 5.0)
+    changes = {"steps": 40, "val_every": 2, "patience": 2}
+
+    result = train(contest.folder, runs=tmp_path, **(DSD | changes))
+
+    assert result.stopped_by == "patience" and result.steps == 32
+    steps = [phase["step"] for phase in Run(path=result.run).read_record().phases]
+    assert steps == [16, 28, 32]

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from kbdenoise.contests.contest import LocalContest
+from kbdenoise.data.stages import Samplers
+from kbdenoise.notation import parse_stages
 from kbdenoise.training import step as step_module
+from kbdenoise.training.session import batches_ahead
 from kbdenoise.training.train import train
 from tests.training.test_train import TINY, assert_equal_weights, stop_at
 
@@ -75,3 +78,28 @@ def test_augmented_runs_resume_to_the_same_weights(contest: LocalContest, tmp_pa
     with pytest.raises(AssertionError):
         assert_equal_weights(whole.run, plain.run)
     assert not torch.isnan(torch.tensor(resumed.best_score))
+
+
+def test_every_stage_begins_with_a_new_pass_over_the_pictures(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[int, int]] = []
+    of = Samplers.of
+
+    def noted(self: Samplers, number: int, *, first_step: int = 0) -> Any:
+        begun.append((number, first_step))
+        return of(self, number, first_step=first_step)
+
+    monkeypatch.setattr(Samplers, "of", noted)
+    train(contest.folder, runs=tmp_path, **(TINY | {"stages": STAGES}))
+
+    assert begun[3:] == [(0, 0), (1, 6), (2, 9)]  # after each was tried once
+
+
+@pytest.mark.parametrize(
+    ("batch", "side", "ahead"), [(2, 128, 8), (8, 256, 8), (1, 8000, 1), (2, 2048, 2), (64, 64, 8)]
+)
+def test_fewer_batches_of_large_pages_are_made_ahead(batch: int, side: int, ahead: int) -> None:
+    stage = parse_stages("", patch=side, batch=batch)[0]
+
+    assert batches_ahead(stage, side=side) == ahead

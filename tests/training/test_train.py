@@ -638,3 +638,40 @@ def test_a_small_contest_holds_out_one_of_the_groups_that_it_has(
     result = train(contest.folder, runs=tmp_path / "runs", **changes)
 
     assert len(read_json(result.run / "split.json")["held_out"]) == 2
+
+
+def test_a_longer_run_says_that_its_rate_rises_once_more(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    train_tiny(contest, tmp_path, steps=20)
+
+    train(resume="last", runs=tmp_path, steps=40, progress=events.append)
+
+    told = [e.text for e in events if isinstance(e, Note) and "learning rate rises" in e.text]
+    assert len(told) == 1 and "the longer run" in told[0]
+
+
+def test_a_run_of_epochs_names_its_epochs_when_nothing_is_left(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    changes = {k: v for k, v in TINY.items() if k != "steps"}
+    train(contest.folder, runs=tmp_path, epochs=2.0, **changes)
+
+    with pytest.raises(SettingsError, match="has done all") as caught:
+        train(resume="last", runs=tmp_path)
+
+    assert "--epochs 4" in caught.value.hint
+    assert train(resume="last", runs=tmp_path, steps=9).steps == 9
+
+
+def test_a_run_that_ran_out_of_patience_is_resumed_with_more_of_it(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    train_tiny(contest, tmp_path, lr=0.0, min_lr=0.0, steps=50, val_every=2, patience=2)
+
+    with pytest.raises(SettingsError, match="no better score for 2 validations") as caught:
+        train(resume="last", runs=tmp_path)
+
+    assert "--patience 4" in caught.value.hint
+    assert train(resume="last", runs=tmp_path, patience=4).steps > 6
