@@ -287,7 +287,7 @@ def test_offline_nothing_is_asked(kaggle: FakeKaggle, monkeypatch: pytest.Monkey
 
 def test_the_timeout_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KBDENOISE_TIMEOUT", "6")
-    assert (Patience.of_environment().read_s, Patience.of_environment().connect_s) == (6, 1)
+    assert (Patience.of_environment().read_s, Patience.of_environment().connect_s) == (6, 6)
 
     for text in ("soon", "-1", "0", "inf", "nan"):
         monkeypatch.setenv("KBDENOISE_TIMEOUT", text)
