@@ -14,9 +14,7 @@ from kbdenoise.progress import counting
 
 
 @command(
-    "kbdenoise fetch demo",
     "kbdenoise fetch https://www.kaggle.com/competitions/denoising-dirty-documents",
-    "kbdenoise fetch denoising-dirty-documents --list",
     "kbdenoise fetch denoising-dirty-documents --from ~/Downloads/denoising-dirty-documents.zip",
 )
 def fetch(

@@ -6,6 +6,7 @@ A second fetch checks instead of working (`stamp`), and what a person edited is 
 unasked.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from kbdenoise.contests.contest import (
     reading,
     write_contest,
 )
-from kbdenoise.contests.download import DamagedError, discard
+from kbdenoise.contests.download import DamagedError, discard, part_path
 from kbdenoise.contests.locking import locked
 from kbdenoise.contests.remote import absolute, arriving, public_name
 from kbdenoise.contests.replacing import replacing
@@ -128,6 +129,7 @@ def fetch(
         _check_same_origin(folder, stamp, origin)
         changes = changes_since(folder, stamp, zips=origin.zips)
         if not changes:
+            _tidy(slug, origin)
             return _result(folder, stamp, unchanged=True, notes=notes)
         notes += changes
     old = _Old(folder=folder, stamp=stamp, keep=_keeps_contest(folder, stamp, origin, force=force))
@@ -224,6 +226,14 @@ def _from_network(
             os.replace(part, target)
         discard(target)
     return stamp
+
+
+def _tidy(slug: str, origin: Origin) -> None:
+    """Remove an archive whose fetch was killed after it had done all else."""
+    if origin.kind == "network" and part_path(origin.path).exists():
+        lock = origin.path.with_name(f".{slug}.lock")
+        with contextlib.suppress(DataError), locked(lock, what=f"a fetch of {slug}"):
+            discard(origin.path)
 
 
 def _fingerprints(origin: Origin) -> dict[str, tuple[int, int, str]]:

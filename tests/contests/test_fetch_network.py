@@ -37,6 +37,8 @@ from tests.fake_kaggle.fixtures import (
 from tests.fake_kaggle.matrix import FETCH, PARTLY, Row, markdown
 from tests.fake_kaggle.server import SIGNATURE
 
+pytestmark = pytest.mark.kaggle
+
 SLUG = "tiny"
 CANARIES = ("canary", KEY, TOKEN, SIGNATURE)
 
@@ -169,6 +171,16 @@ def test_a_whole_download_that_was_not_unpacked_is_not_downloaded_again(
     fetched(data)
 
     assert kaggle.count("storage") == 1
+    assert_whole(data, kaggle.contest.archive)
+
+
+def test_what_a_killed_fetch_forgot_to_remove_is_removed(kaggle: FakeKaggle, data: Path) -> None:
+    fetched(data)
+    (data / "tiny.zip.part").write_bytes(kaggle.contest.archive)
+    (data / "tiny.zip.part.json").write_text("{}")
+
+    assert fetched(data).unchanged
+
     assert_whole(data, kaggle.contest.archive)
 
 

@@ -33,6 +33,8 @@ from tests.fake_kaggle import KEY, TOKEN, FakeKaggle, Fault
 from tests.fake_kaggle.faults import RULES
 from tests.fake_kaggle.fixtures import MakeKaggle, clean_environment, zip_bytes
 
+pytestmark = pytest.mark.kaggle
+
 QUICK = Patience(connect_s=5, read_s=5, tries=3, pause_s=0.01, longest_pause_s=0.2, total_s=10)
 
 

@@ -7,6 +7,7 @@ import time
 import zipfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 USER = "tester"
 KEY = "canary1key2canary3key4canary5key"
@@ -34,6 +35,8 @@ class Contest:
     slug: str
     archive: bytes = b""
     """What DownloadDataFiles sends; its entries are the contest's files."""
+    archive_path: Path | None = None
+    """A file that is sent instead, without being read into memory."""
     title: str = "A tiny contest"
     metric: str = "mae"
     """Also rmse or accuracy."""
