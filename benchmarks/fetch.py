@@ -1,7 +1,7 @@
 """Fetch under stress: 20 kills, the memory that a large archive takes, unpacking beside `unzip`.
 
-    python -m benchmarks.fetch                 # 2 GiB: needs 9 GiB of disk
-    python -m benchmarks.fetch --gib 0.1       # a quick look
+    python -m benchmarks.fetch                            # 2 GiB: needs 9 GiB of disk
+    python -m benchmarks.fetch --gib 0.1 --kills 3        # a quick look
 
 Everything happens on loopback, with the real client and the fake Kaggle of the tests.
 """
@@ -26,7 +26,6 @@ from kbdenoise.contests.archives import unpack
 from tests.fake_kaggle import FakeKaggle, Fault
 from tests.fake_kaggle.fixtures import PICTURE, clean_environment, tiny_archive
 
-KILLS = 20
 _RUN = "import sys; from kbdenoise.cli.app import main; code = main(sys.argv[1:])\n"
 _PEAK = (
     "import resource\n"
@@ -38,11 +37,13 @@ _PEAK = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gib", type=float, default=2.0, help="size of the large archive")
+    parser.add_argument("--kills", type=int, default=20, help="how often a fetch is killed")
     parser.add_argument("--folder", type=Path, help="a folder on a disk with room")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        figures = {"kills": killed(folder / "kills"), **large(folder / "large", options.gib)}
+        figures = {"kills": killed(folder / "kills", options.kills)}
+        figures |= large(folder / "large", options.gib)
     for name, value in figures.items():
         print(f"{name:<12} {value}")
     write_result("fetch", figures, arguments=" ".join(sys.argv[1:]))
@@ -61,7 +62,7 @@ def start(kaggle: FakeKaggle, folder: Path) -> "subprocess.Popen[str]":
     )
 
 
-def killed(folder: Path) -> dict[str, Any]:
+def killed(folder: Path, kills: int) -> dict[str, Any]:
     """Kill -9 at random moments of one fetch, from the import to the last rename; then let it end.
 
     Moments count from the first sign of life in the data folder, and every third from the start.
@@ -70,7 +71,7 @@ def killed(folder: Path) -> dict[str, Any]:
     draw, states = random.Random(20), []
     with FakeKaggle("tiny", archive=archive) as kaggle:
         kaggle.fail("storage", Fault("slow", per_s=4_000_000), times=None)
-        for number in range(KILLS):
+        for number in range(kills):
             process = start(kaggle, folder)
             if number % 3:
                 _wait_for_life(process, folder / "data", len(kaggle.requests))
