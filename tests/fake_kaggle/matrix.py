@@ -256,6 +256,21 @@ FETCH = (
 """Every fault of `fetch`, with what must come of it."""
 
 
+ALSO = (
+    ("another archive on the server (changed ETag)", "begins anew", 0, "the contest"),
+    ("kill -9, again and again", "goes on at the byte, or unpacks what is whole", 0, "the contest"),
+    ("Ctrl-C", "keeps what has come", 130, "the first bytes"),
+    ("disk full in the download", "says so, and goes on when there is room", 1, "the first bytes"),
+    ("disk full in unpacking", "says so, and keeps the whole archive", 1, "the archive, as .part"),
+    ("too little room for all files", "sees it before the download", 1, "nothing"),
+    ("a zip with `..`, absolute names, links, bombs", "refuses it, and says why", 1, "nothing"),
+    ("an archive without pairs of pictures", "keeps it for a look", 1, "the archive, as .zip"),
+    ("two fetches of one contest at once", "refuses the second", 1, "the first one's"),
+    ("a quota page of Google Drive saved as .zip", "recognises the page", 7, "nothing"),
+)
+"""Faults with tests of their own, for the documentation."""
+
+
 def markdown() -> str:
     """The documentation's table."""
     lines = [
@@ -270,6 +285,12 @@ def markdown() -> str:
         "| fault | what kbdenoise does | exit code | left on the disk |",
         "|---|---|---|---|",
         *(f"| {r.name} | {r.what} | {r.code} | {r.left} |" for r in FETCH),
+        "",
+        "By tests of their own:",
+        "",
+        "| fault | what kbdenoise does | exit code | left on the disk |",
+        "|---|---|---|---|",
+        *(f"| {name} | {what} | {code} | {left} |" for name, what, code, left in ALSO),
         "",
         "Never left: a half-written archive or picture under its own name, or a contest's folder",
         'that is not whole. "The first bytes" lie in `data/NAME.zip.part` and are gone on with.',
