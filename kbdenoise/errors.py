@@ -40,7 +40,55 @@ class NotFiniteError(DataError):
 
 
 class KaggleError(KbdenoiseError):
-    """Network, login, rules not accepted, daily limit."""
+    """Kaggle could not do what was asked; its kinds below have exit codes of their own."""
+
+
+class KaggleLoginError(KaggleError):
+    """No credentials, or Kaggle does not accept them (exit code 3)."""
+
+    exit_code = 3
+
+
+class KaggleRulesError(KaggleError):
+    """The contest's rules are not accepted, or it is closed to this account (exit code 4)."""
+
+    exit_code = 4
+
+
+class KaggleNotFoundError(KaggleError):
+    """Kaggle knows no such contest, file or submission (exit code 5)."""
+
+    exit_code = 5
+
+
+class KaggleLimitError(KaggleError):
+    """Too many submissions today, or too many requests (exit code 6)."""
+
+    exit_code = 6
+
+
+class KaggleNetworkError(KaggleError):
+    """The network or the server failed; the same command may work later (exit code 7)."""
+
+    exit_code = 7
+
+
+class KaggleValidationError(KaggleError):
+    """A submission that the contest would not accept was not sent (exit code 8)."""
+
+    exit_code = 8
+
+
+class KaggleScoringError(KaggleError):
+    """Kaggle accepted a submission and could not score it (exit code 9)."""
+
+    exit_code = 9
+
+
+class KaggleWaitError(KaggleError):
+    """The score was not there when the waiting time was over (exit code 10)."""
+
+    exit_code = 10
 
 
 class SettingsError(KbdenoiseError):

@@ -12,6 +12,8 @@ import torch
 from kbdenoise.contests.contest import CONTEST_FILE, Contest, LocalContest, write_contest
 from kbdenoise.imaging.files import FloatImage, write_image
 
+pytest_plugins = ["tests.fake_kaggle.fixtures"]
+
 SHARED = Path(os.environ.get("KBDENOISE_SHARED", Path(__file__).parents[2] / "shared" / "data"))
 
 MakeContest = Callable[..., LocalContest]

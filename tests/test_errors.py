@@ -2,11 +2,26 @@ import pickle
 
 import pytest
 
+from kbdenoise import errors
 from kbdenoise.errors import DataError, KaggleError, KbdenoiseError, SettingsError, nearest
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"), [(KbdenoiseError, 1), (DataError, 1), (KaggleError, 1), (SettingsError, 2)]
+    ("kind", "code"),
+    [
+        (KbdenoiseError, 1),
+        (DataError, 1),
+        (KaggleError, 1),
+        (SettingsError, 2),
+        (errors.KaggleLoginError, 3),
+        (errors.KaggleRulesError, 4),
+        (errors.KaggleNotFoundError, 5),
+        (errors.KaggleLimitError, 6),
+        (errors.KaggleNetworkError, 7),
+        (errors.KaggleValidationError, 8),
+        (errors.KaggleScoringError, 9),
+        (errors.KaggleWaitError, 10),
+    ],
 )
 def test_every_error_of_ours_has_its_exit_code(kind: type[KbdenoiseError], code: int) -> None:
     error = kind("what happened", hint="how to mend it")
