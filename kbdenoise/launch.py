@@ -5,11 +5,14 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kbdenoise.devices import usable_cores
 from kbdenoise.errors import KbdenoiseError, SettingsError
-from kbdenoise.team import LAUNCHED
+from kbdenoise.team import LAUNCHED, asked_again, hearing
+
+PROGRAM = ("-m", "kbdenoise")
+_OUTPUT = {"--json", "--quiet", "-q", "--debug"}
 
 
 def count_gpus(wanted: str, *, device: str = "auto") -> int:
@@ -40,11 +43,28 @@ def count_gpus(wanted: str, *, device: str = "auto") -> int:
     return int(wanted)
 
 
-def launch(arguments: Sequence[str], *, processes: int) -> int:
+def launch(arguments: Sequence[str], *, processes: int, tell: Callable[[str], None]) -> int:
     """Run `kbdenoise` with these arguments in so many processes; the exit code of what failed.
 
-    They write to this terminal themselves. Raises KbdenoiseError where the system ended one.
+    They write to this terminal themselves. Where one of them ran out of memory and asks for smaller
+    pieces, all are started anew, which `tell` is told. Raises KbdenoiseError where the system
+    ended one.
     """
+    kept = [word for word in arguments if word in _OUTPUT]
+    while True:
+        with hearing():
+            try:
+                code = _launched(arguments, processes=processes)
+            except KbdenoiseError:
+                if not asked_again():
+                    raise
+            if not (again := asked_again()):
+                return code
+        arguments = [*again, *kept]
+        tell(f"the memory of a process ran out; going on: kbdenoise {' '.join(again)}")
+
+
+def _launched(arguments: Sequence[str], *, processes: int) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -62,7 +82,7 @@ def launch(arguments: Sequence[str], *, processes: int) -> int:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "kbdenoise", *arguments)
+        elastic_launch(config, sys.executable)(*PROGRAM, *arguments)
     except ChildFailedError as error:
         # Those that are left when one has ended are told to end, by SIGTERM.
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}

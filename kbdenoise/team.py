@@ -6,17 +6,24 @@ go from GPU to GPU (NCCL) where there are GPUs.
 """
 
 import contextlib
+import json
 import os
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from kbdenoise.atomic import write_text
 from kbdenoise.errors import KbdenoiseError, SettingsError
 
 Value = TypeVar("Value")
 
 LAUNCHED = "KBDENOISE_LAUNCHED"
 """Set in processes that `--gpus` has started."""
+
+_AGAIN = "KBDENOISE_AGAIN"
+"""Names a file, there: in it a process asks for another start when all have ended."""
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -178,6 +185,34 @@ def _together() -> Iterator[None]:
         if isinstance(error, KbdenoiseError):
             raise
         raise broken_team() from error
+
+
+def ask_again(arguments: Sequence[str]) -> bool:
+    """Ask `--gpus` to start all processes anew, with other arguments, when they have ended.
+
+    False where it was not `--gpus` that started this one.
+    """
+    if _AGAIN not in os.environ:
+        return False
+    write_text(Path(os.environ[_AGAIN]), json.dumps(list(arguments)))
+    return True
+
+
+def asked_again() -> list[str]:
+    """The arguments that a process has asked to be started with; none if none has."""
+    path = Path(os.environ.get(_AGAIN, ""))
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+@contextlib.contextmanager
+def hearing() -> Iterator[None]:
+    """While a process of those started in the context may ask for another start."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[_AGAIN] = str(Path(folder) / "again.json")
+        try:
+            yield
+        finally:
+            del os.environ[_AGAIN]
 
 
 def broken_team() -> TeamBrokenError:

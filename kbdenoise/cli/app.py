@@ -37,7 +37,7 @@ from kbdenoise.cli.console import (
 )
 from kbdenoise.cli.options import Command
 from kbdenoise.errors import KbdenoiseError
-from kbdenoise.team import LAUNCHED, TeamBrokenError, speaks
+from kbdenoise.team import LAUNCHED, TeamBrokenError, asked_again, speaks
 
 PANELS: dict[str, tuple[Command | typer.Typer, ...]] = {
     "Contest": (fetch.fetch, inspect.inspect, submit.submit),
@@ -96,6 +96,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(AttributeError):  # a stream put in place by somebody else
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
+        return _run(words)
+    except KeyboardInterrupt:  # a second one, while the first or an error was being told
+        return INTERRUPTED
+    finally:
+        if in_main_thread:  # what ends us from now on has nothing to clean up
+            signal.signal(signal.SIGTERM, before)
+
+
+def _run(words: list[str]) -> int:
+    """One command line, its errors told in words."""
+    try:
         code = app(args=words, prog_name="kbdenoise", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
@@ -137,14 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hint="close other programs, or raise the limit (`ulimit -v`, or the container's)",
         )
         return FAILED
-    finally:
-        if in_main_thread:  # what ends us from now on has nothing to clean up
-            signal.signal(signal.SIGTERM, before)
 
 
 def _is_ours_to_tell(error: KbdenoiseError) -> bool:
     """Of processes that work together the leader tells what all have; each one its own."""
-    if isinstance(error, TeamBrokenError) and LAUNCHED in os.environ:
+    if LAUNCHED in os.environ and (isinstance(error, TeamBrokenError) or asked_again()):
         return False
     return speaks() or error.of_one_process
 

@@ -174,7 +174,7 @@ def follow(*words: str, data: Path = DATA, runs: Path = RUNS) -> str:
     return shlex.join(["kbdenoise", *words, *extra])
 
 
-def on_gpus(wanted: str, *, device: str) -> None:
+def on_gpus(wanted: str, *, device: str, console: Console) -> None:
     """Run this command in as many processes as `--gpus` wants, and end; nothing for one of them."""
     if is_in_team():
         return
@@ -182,7 +182,8 @@ def on_gpus(wanted: str, *, device: str) -> None:
 
     processes = count_gpus(wanted, device=device)
     if processes > 1:
-        raise typer.Exit(launch(sys.argv[1:], processes=processes))
+        code = launch(sys.argv[1:], processes=processes, tell=console.say)
+        raise typer.Exit(code)
 
 
 def option_name(setting: str) -> str:

@@ -76,7 +76,7 @@ def predict(
 ) -> None:
     """Restore whole images, tile by tile where they are large."""
     if gpus:
-        on_gpus(gpus, device=settings.get("device", "auto"))
+        on_gpus(gpus, device=settings.get("device", "auto"), console=console)
     from kbdenoise.inference.predict import predict as restore_pictures
 
     chosen = tuple(pictures or ())

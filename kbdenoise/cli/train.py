@@ -64,7 +64,7 @@ def train(
 ) -> None:
     """Train a model on random patches."""
     if gpus:
-        on_gpus(gpus, device=settings.get("device", "auto"))
+        on_gpus(gpus, device=settings.get("device", "auto"), console=console)
     from kbdenoise.training.train import train as train_model
 
     name = contest if resume else contest_or_question(contest, data=data, console=console)

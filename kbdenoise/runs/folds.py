@@ -174,6 +174,12 @@ def find_folds(name: str, runs: Path) -> FoldsFolder | None:
     return matching[-1] if matching else None
 
 
+def whole_of(run: Run) -> Path:
+    """The folder of the cross-validation that a run is a fold of, or else the run's own."""
+    whole = run.path.with_name(run.name.rpartition("-fold")[0] + ENDING)
+    return whole if (whole / "folds.json").is_file() else run.path
+
+
 def _names(folder: str) -> tuple[str, str]:
     return folder, folder.rsplit("_", 1)[-1]
 

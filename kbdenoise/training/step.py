@@ -12,6 +12,8 @@ from kbdenoise.data.batches import Batch, pieces, to_images
 from kbdenoise.devices import clear_memory, enough_memory
 from kbdenoise.errors import NoMemoryError
 from kbdenoise.progress import Note, Progress
+from kbdenoise.runs.folds import whole_of
+from kbdenoise.team import ask_again
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import keep_gradients
 
@@ -43,7 +45,10 @@ def take_step(session: Session, batch: Batch, *, progress: Progress) -> Pulse:
                 sums = _gradients(session, batch)
             break
         except NoMemoryError:
-            if session.team.size > 1 or session.now.pieces >= batch.length:
+            if session.now.pieces >= batch.length:
+                raise
+            if session.team.size > 1:  # the others wait for this one's gradients
+                ask_again(_smaller(session))
                 raise
         session.now.pieces *= 2
         _forget_gradients(session)
@@ -132,6 +137,12 @@ def _put_back(session: Session, buffers: list[torch.Tensor]) -> None:
     with torch.no_grad():
         for buffer, before in zip(session.model.buffers(), buffers, strict=True):
             buffer.copy_(before)
+
+
+def _smaller(session: Session) -> list[str]:
+    """The arguments that go on with this run, or with its cross-validation, in smaller pieces."""
+    whole = str(whole_of(session.run).resolve())
+    return ["train", "--resume", whole, "--accumulate", str(2 * session.now.pieces)]
 
 
 def _hint(session: Session) -> str:

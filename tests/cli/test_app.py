@@ -348,3 +348,15 @@ def test_every_command_stands_in_a_panel() -> None:
     shown = [name for commands in program.PANELS.values() for name in commands]
 
     assert len(shown) == len(program.app.registered_commands + program.app.registered_groups)
+
+
+def test_a_signal_that_comes_while_an_error_is_told_leaves_no_traceback(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(message: str, *, hint: str = "") -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "show_error", interrupted)
+
+    assert main(["models", "show", "no-such-model"]) == 130
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Several processes train and predict together: on CPUs, with gloo."""
 
+import json
+import logging
 import os
 import signal
 import subprocess
@@ -11,13 +13,16 @@ import pytest
 import safetensors.torch
 import torch
 
+from kbdenoise import launch
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.errors import KbdenoiseError, SettingsError
 from kbdenoise.launch import count_gpus
 from kbdenoise.runs.folder import find_run
 from kbdenoise.runs.history import read_history
-from kbdenoise.team import ALONE, joined
+from kbdenoise.team import ALONE, LAUNCHED, joined
 from kbdenoise.training.train import train
+
+Capture = pytest.CaptureFixture[str]
 
 SETTINGS = [
     "--model",
@@ -220,3 +225,48 @@ def test_gpus_that_are_not_there_are_refused(wanted: str, device: str, words: st
 def test_a_number_of_processes_may_share_the_cpu() -> None:
     assert count_gpus("3", device="cpu") == 3
     assert count_gpus("") == 0
+
+
+SHORT_OF_MEMORY = """
+import os, sys
+import torch
+from kbdenoise.cli.app import main
+from kbdenoise.training import step
+
+gradients = step._gradients
+
+def short(session, batch):
+    if os.environ["RANK"] == "1" and session.now.step == 30 and session.now.pieces < 2:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return gradients(session, batch)
+
+step._gradients = short
+sys.exit(main())
+"""
+
+
+def test_a_process_that_runs_out_of_memory_has_all_go_on_in_smaller_pieces(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    program = tmp_path / "short_of_memory.py"
+    program.write_text(SHORT_OF_MEMORY)
+    monkeypatch.setattr(launch, "PROGRAM", ("-u", str(program)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(launch.__file__).parents[1]))
+    runs, told = tmp_path / "runs", []
+    words = ["train", str(contest.folder), *SETTINGS, "--runs", str(runs), "--json"]
+
+    try:
+        code = launch.launch(words, processes=2, tell=told.append)
+    finally:
+        logging.disable(logging.NOTSET)
+        os.environ.pop(LAUNCHED, None)
+
+    out, err = capfd.readouterr()
+    assert (code, len(told)) == (0, 1), err
+    assert "error:" not in err and "Traceback" not in err
+    result = json.loads(out)
+    assert result["steps"] == 50
+    assert "--accumulate 2" in told[0]
+    config = find_run("last", runs).config_file.read_text()
+    assert "accumulate = 2" in config
