@@ -60,6 +60,8 @@ class Contest:
     """Submission format; `kbdenoise.contests.formats` lists them."""
     sample: str = ""
     """The contest's own sample submission, where it has one."""
+    submission: str = ""
+    """Name of the file that a Kaggle notebook has to write; empty: submission.csv (or .zip)."""
     group_by: GroupRule = "pattern"
     """How pictures that must stay on one side of a split are told."""
     group_pattern: str = r"(.+)"
@@ -89,6 +91,8 @@ class Contest:
         for name in ("noisy", "clean", "test", "truth", "sample"):
             if Path(getattr(self, name)).is_absolute() or ".." in Path(getattr(self, name)).parts:
                 raise ValueError(f"{name} must be a folder inside the root, without '..'")
+        if Path(self.submission).name != self.submission:
+            raise ValueError("submission must be the name of a file, without folders")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from unicodedata import normalize
 from kbdenoise.contests.archives import check_is_zip
 from kbdenoise.contests.catalogue import CONTESTS
 from kbdenoise.contests.contest import CONTEST_FILE, Contest, read_contest
+from kbdenoise.contests.hosted import kaggle_root
 from kbdenoise.contests.layout import (
     Layout,
     describe,
@@ -25,7 +26,7 @@ from kbdenoise.errors import DataError, KaggleError, SettingsError, nearest
 from kbdenoise.imaging.files import list_images
 
 DEMO = "demo"
-KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_INPUT = kaggle_root() / "input"
 
 _KAGGLE_PAGE = re.compile(
     r"(?:https?://)?(?:www\.)?kaggle\.com/(?:c|competitions)/([^/?#\s]+)", re.IGNORECASE
