@@ -46,7 +46,10 @@ def answer(handler: "_Handler", name: str, body: bytes, fault: Fault | None) -> 
     except Refused as error:
         refuse(handler, error.status, str(error))
         return
-    if fault and fault.kind == "lost":
+    if fault and fault.kind == "slow-made":
+        handler.fake.closing.wait(fault.seconds)
+        handler.drop()
+    elif fault and fault.kind == "lost":
         handler.drop()
     elif isinstance(result, str):
         handler.answer(302, b"", {"Location": result})
