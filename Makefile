@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test check lint format bench bench-models clean
+.PHONY: help demo test test-kaggle check lint format bench bench-models clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 15
@@ -35,6 +35,20 @@ check: $(VENV)/installed-dev  ## format, lint, layers, types, tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
 
+# Each version of the client in an environment of its own, over the packages of the main one.
+test-kaggle: $(VENV)/installed-dev  ## the tests of fetch and submit with kaggle 2.2.4 and 2.2.5 in turn
+	@for version in 2.2.4 2.2.5; do \
+	  place=$(VENV)-kaggle-$$version; \
+	  test -x $$place/bin/python || $(BIN)/python -m venv $$place || exit 1; \
+	  $(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	    > $$($$place/bin/python -c 'import site; print(site.getsitepackages()[0])')/main.pth; \
+	  $$place/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --ignore-installed "kaggle==$$version" six || exit 1; \
+	  echo "kaggle $$version:"; \
+	  $$place/bin/python -c "import importlib.metadata as m; assert m.version('kaggle') == '$$version'" || exit 1; \
+	  $$place/bin/python -m pytest -q -p no:cacheprovider -n 2 -m kaggle tests || exit 1; \
+	done
+
 lint: $(VENV)/installed-dev  ## lint, layers and types, without the tests
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
@@ -51,4 +65,4 @@ bench-models: $(VENV)/installed-dev  ## README's table of models, about an hour;
 	$(BIN)/python -m benchmarks.models $(if $(DOCUMENTS),--documents $(DOCUMENTS))
 
 clean:  ## remove the environment and what tools left behind
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-kaggle-* build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated
@@ -35,6 +34,7 @@ from kbdenoise.cli.console import (
     FAILED,
     INTERRUPTED,
     show_error,
+    show_traceback,
     write,
 )
 from kbdenoise.cli.options import Command, with_durations
@@ -93,7 +93,7 @@ def _start(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code: 0, 1, 2 or 130."""
+    """Run one command line and return its exit code: 0, 1, 2, 130, or that of an error's kind."""
     # OpenMP's threads spin while they wait for each other: by default so long that one other busy
     # program makes training ten times as slow; not at all, and a quiet machine is half as fast.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else DONE
     except KbdenoiseError as error:
         if "--debug" in words:
-            traceback.print_exc()
+            show_traceback()
         if _is_ours_to_tell(error):
             show_error(error.message, hint=error.hint)
         elif not speaks():
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is None:
             return _show_bug()
         if "--debug" in words:
-            traceback.print_exc()
+            show_traceback()
         show_error(
             f"{error.filename}: {error.strerror}",
             hint="check that it exists, its name and its permissions",
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _lacks_memory(error):
             return _show_bug()
         if "--debug" in words:
-            traceback.print_exc()
+            show_traceback()
         show_error(
             "the memory ran out",
             hint="close other programs, or raise the limit (`ulimit -v`, or the container's)",
@@ -167,7 +167,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _show_bug() -> int:
-    traceback.print_exc()
+    show_traceback()
     show_error(
         "this is a bug in kbdenoise",
         hint="please report it with the lines above and what `kbdenoise doctor` says",

@@ -3,17 +3,19 @@
 import os
 import platform
 import shutil
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kbdenoise.cli.complete import contests_in
 from kbdenoise.cli.words import size
+
+if TYPE_CHECKING:
+    from kbdenoise.contests.kaggle_client import Credential
 
 State = Literal["ok", "absent", "warning", "broken"]
 
@@ -32,6 +34,11 @@ _OPENCV = (
     "opencv-python-headless",
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
+)
+_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_NETWORK_VARIABLES = (
+    *("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"),
+    *("NO_PROXY", "no_proxy", "KBDENOISE_TIMEOUT", *_CERTIFICATES),
 )
 _LITTLE_DISK_BYTES = 5 * 1024**3
 _LITTLE_MEMORY_BYTES = 2 * 1024**3
@@ -185,53 +192,59 @@ def _contests(data: Path) -> Iterator[Finding]:
 
 
 def _kaggle() -> Iterator[Finding]:
-    # Never imported here: the client prints, makes folders and asks the network on import.
-    if find_spec("kaggle") is None:
+    """The client, the credentials, and the way to the network.
+
+    Kaggle's client is never imported here: it prints, makes folders and asks the network on import.
+    """
+    from kbdenoise.contests.kaggle_client import credential_remarks, find_credentials
+
+    missing = [name for name in ("kaggle", "six") if find_spec(name) is None]
+    if missing:
         yield Finding(
             name="kaggle",
             state="absent",
-            text="not installed; only downloads and uploads need it",
-            cure="pip install kaggle",
-        )
-        return
-    version = version_of("kaggle") or "of unknown version"
-    sources = kaggle_credentials()
-    if not sources:
-        yield Finding(
-            name="kaggle",
-            state="absent",
-            text=f"{version}, no credentials",
-            cure="make a token at kaggle.com/settings/api, then export KAGGLE_API_TOKEN=...",
-        )
-        return
-    text = f"{version}, credentials from {sources[0]}"
-    exposed = [s for s in sources if _readable_by_others(Path(s))]
-    if exposed:
-        cure = f"chmod 600 {exposed[0]}"
-        yield Finding(name="kaggle", state="warning", text=f"{text}; others can read it", cure=cure)
-    elif len(sources) > 1:
-        yield Finding(
-            name="kaggle",
-            state="warning",
-            text=f"{text}; {', '.join(sources[1:])} too, and the client mixes them",
-            cure="keep one of them",
+            text=f"{' and '.join(missing)} not installed; only downloads and uploads need it",
+            cure='pip install "kaggle>=2.2.4,<3" six',
         )
     else:
-        yield Finding(name="kaggle", state="ok", text=text)
+        version = version_of("kaggle") or "of unknown version"
+        found = find_credentials()
+        usable = [credential.source for credential in found if not credential.fault]
+        remarks = credential_remarks(found)
+        text = (
+            f"{version}, credentials from {usable[0]}" if usable else f"{version}, no credentials"
+        )
+        cure = "make a token at kaggle.com/settings/api, then export KAGGLE_API_TOKEN=..."
+        yield Finding(
+            name="kaggle",
+            state="warning" if remarks else "ok" if usable else "absent",
+            text="; ".join([text, *(remark.partition(": chmod")[0] for remark in remarks)]),
+            cure=_credential_cure(found) if remarks else "" if usable else cure,
+        )
+    yield _network()
 
 
-def kaggle_credentials() -> list[str]:
-    """Where Kaggle's client would find credentials, in its own order; never their values."""
-    home = Path.home() / ".kaggle"
-    found = ["KAGGLE_API_TOKEN"] if os.environ.get("KAGGLE_API_TOKEN") else []
-    found += [str(p) for n in ("access_token", "access_token.txt") if _is_file(p := home / n)]
-    if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
-        found.append("KAGGLE_USERNAME and KAGGLE_KEY")
-    elif _is_file(key := _kaggle_folder() / "kaggle.json"):
-        found.append(str(key))
-    if _is_file(login := home / "credentials.json"):
-        found.append(str(login))
-    return found
+def _credential_cure(found: "list[Credential]") -> str:
+    exposed = [c.source for c in found if c.exposed]
+    if exposed and os.path.isfile(exposed[0]):
+        return f"chmod 600 {exposed[0]}"
+    broken = [c.source for c in found if c.fault]
+    return f"repair or remove {broken[0]}" if broken else "keep one of them"
+
+
+def _network() -> Finding:
+    """What leads the way to the network, by the names of the variables: values hold passwords."""
+    set_here = [name for name in _NETWORK_VARIABLES if os.environ.get(name)]
+    missing = [n for n in _CERTIFICATES if os.environ.get(n) and not os.path.exists(os.environ[n])]
+    text = f"by {', '.join(set_here)}" if set_here else "direct, by the system's certificates"
+    if os.environ.get("KBDENOISE_OFFLINE"):
+        text = "not used: KBDENOISE_OFFLINE is set"
+    return Finding(
+        name="network",
+        state="warning" if missing else "ok",
+        text=text + (f"; the file of {missing[0]} is missing" if missing else ""),
+        cure=f"correct {missing[0]}, or unset it" if missing else "",
+    )
 
 
 def memory_bytes() -> int:
@@ -260,26 +273,6 @@ def version_of(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _kaggle_folder() -> Path:
-    if folder := os.environ.get("KAGGLE_CONFIG_DIR"):
-        return Path(folder)
-    home = Path.home() / ".kaggle"
-    if os.path.isdir(home) or not sys.platform.startswith("linux"):
-        return home
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
-
-
-def _readable_by_others(path: Path) -> bool:
-    if os.name == "nt" or not _is_file(path):
-        return False
-    return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
-
-
-def _is_file(path: Path) -> bool:
-    # Path's own methods raise an error below a folder that is closed.
-    return os.path.isfile(path)
 
 
 def _existing(folder: Path) -> Path:

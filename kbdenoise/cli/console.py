@@ -16,7 +16,7 @@ from kbdenoise.progress import Event
 from kbdenoise.team import speaks
 
 DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes of the program."""
+"""Exit codes of the program; the kinds of KaggleError have their own, 3 to 10."""
 
 _RED, _DIM = "31", "2"
 
@@ -102,6 +102,15 @@ def show_error(message: str, *, hint: str = "") -> None:
             write(sys.stderr, paint(label, colour, sys.stderr) + lines, safe=True)
 
 
+def show_traceback() -> None:
+    """The traceback of the exception that is being handled, on stderr and without secrets."""
+    import traceback
+
+    from kbdenoise.contests.kaggle_client.scrub import scrub
+
+    write(sys.stderr, scrub(traceback.format_exc().rstrip()), safe=True)
+
+
 def write(stream: TextIO, text: str, *, safe: bool = False) -> None:
     """A text and a line end, flushed; control characters are written out unless it is `safe`."""
     stream.write((text if safe else printable(text)) + "\n")
@@ -123,9 +132,11 @@ def log_to_stderr() -> None:
     """Show kbdenoise's developer log; `--debug` asks for it."""
     import logging
 
+    from kbdenoise.contests.kaggle_client.scrub import ScrubbingFormatter
+
     logger = logging.getLogger("kbdenoise")
     logger.setLevel(logging.DEBUG)
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+        handler.setFormatter(ScrubbingFormatter("%(asctime)s %(name)s: %(message)s"))
         logger.addHandler(handler)

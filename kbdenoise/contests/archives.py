@@ -35,6 +35,15 @@ FLAT_ZIP_FOLDERS = {
 JUNK_FOLDERS = {"__MACOSX"}
 JUNK_FILES = {".ds_store", "thumbs.db", "desktop.ini"}
 
+
+class ArchiveError(DataError):
+    """The archive itself is at fault, not this machine."""
+
+
+class DamagedArchiveError(ArchiveError):
+    """The archive is no zip, or what it holds does not fit its own checksums."""
+
+
 _ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06")
 _OTHER_HEADS = {
     b"7z\xbc\xaf": "a 7-Zip archive",
@@ -152,21 +161,21 @@ def check_is_zip(path: Path, *, label: str = "") -> None:
     if head.startswith(_ZIP_HEADS):
         return
     if not head:
-        raise DataError(f"{label} is empty (0 bytes)", hint="download it again")
+        raise DamagedArchiveError(f"{label} is empty (0 bytes)", hint="download it again")
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"{")):
-        raise DataError(
+        raise DamagedArchiveError(
             f"{label} is a web page saved under the name of a zip, not a zip",
             hint="the site answered with a login, rules or quota page: log in (and accept the "
             "contest's rules) in a browser, download the file there, and use that one",
         )
     for magic, what in _OTHER_HEADS.items():
         if head.startswith(magic):
-            raise DataError(
+            raise DamagedArchiveError(
                 f"{label} is {what}, not a zip",
                 hint=_UNPACK_YOURSELF,
             )
-    raise DataError(
+    raise DamagedArchiveError(
         f"{label} is not a zip (it begins with {head[:8]!r})",
         hint="download it again, or give a folder with --from",
     )
@@ -175,7 +184,7 @@ def check_is_zip(path: Path, *, label: str = "") -> None:
 def _unpack_one(path: Path, state: _State, *, label: str, base: str, stem: str, depth: int) -> None:
     """One archive into the folder `base`; `stem` is its name, or empty for a lone archive."""
     if depth > state.limits.depth:
-        raise DataError(
+        raise ArchiveError(
             f"{label}: zips are nested more than {state.limits.depth} deep", hint=_UNPACK_YOURSELF
         )
     check_is_zip(path, label=label)
@@ -217,17 +226,17 @@ def _checked_entries(
     """The files to unpack, each safe by name and kind; folders and junk are left out."""
     state.entries_left -= len(archive.infolist())
     if state.entries_left < 0:
-        raise DataError(
+        raise ArchiveError(
             f"{label} holds more than {state.limits.entries:,} files", hint=_NOT_A_CONTEST
         )
     kept = []
     for entry in archive.infolist():
         # orig_filename is what the archive says; filename was already changed on some systems.
         name = entry.orig_filename
-        if problem := _name_problem(name):
-            raise DataError(f"{label}: the entry {name!r} {problem}", hint=_NOT_A_CONTEST)
+        if problem := name_problem(name):
+            raise ArchiveError(f"{label}: the entry {name!r} {problem}", hint=_NOT_A_CONTEST)
         if problem := _kind_problem(entry):
-            raise DataError(f"{label}: the entry {name!r} {problem}", hint=_UNPACK_YOURSELF)
+            raise ArchiveError(f"{label}: the entry {name!r} {problem}", hint=_UNPACK_YOURSELF)
         if _is_junk(entry.filename):
             state.skipped += 1
         elif not entry.is_dir():
@@ -235,7 +244,8 @@ def _checked_entries(
     return kept
 
 
-def _name_problem(name: str) -> str:
+def name_problem(name: str) -> str:
+    """What makes a file's name unsafe, in words; empty if nothing does."""
     parts = name.removesuffix("/").split("/")
     if "\\" in name:
         return "has a backslash in its name"
@@ -295,7 +305,7 @@ def _claim(target: str, state: _State, *, label: str) -> None:
         known = known or (spelling if spelling != folder else state.taken.get(_key(folder)))
     known = known or state.taken.get(_key(target)) or state.folders.get(_key(target))
     if known:
-        raise DataError(
+        raise ArchiveError(
             f"{label}: the entry {target!r} collides with {known!r}", hint=_NOT_A_CONTEST
         )
     state.taken[_key(target)] = target
@@ -318,8 +328,8 @@ def _check_room(expected_bytes: int, state: _State, *, label: str) -> None:
         )
 
 
-def _too_big(state: _State, *, label: str) -> DataError:
-    return DataError(
+def _too_big(state: _State, *, label: str) -> ArchiveError:
+    return ArchiveError(
         f"{label} would unpack to more than {_words(state.allowed_bytes)}", hint=_NOT_A_CONTEST
     )
 
@@ -384,8 +394,8 @@ def _reading(label: str) -> Iterator[None]:
         raise DataError(f"cannot read {label}: {error.strerror}", hint="fetch it again") from error
 
 
-def _damaged(label: str) -> DataError:
-    return DataError(
+def _damaged(label: str) -> DamagedArchiveError:
+    return DamagedArchiveError(
         f"{label} is damaged or cut short: what it holds does not fit its own checksums",
         hint="download it again; nothing of it was kept",
     )

@@ -1,19 +1,18 @@
 """Fetch: from a contest's name to pictures that are ready to train on.
 
-A folder is used in place, zips are unpacked into `data/<slug>/`, the demo is made on the spot.
+A folder is used in place, zips are unpacked into `data/<slug>/`, the demo is made on the spot,
+and what is not on this disk comes from Kaggle or from a link.
 A second fetch checks instead of working (`stamp`), and what a person edited is never overwritten
 unasked.
 """
 
+import contextlib
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kbdenoise.atomic import atomic_folder, write_bytes, writing_to
+from kbdenoise.atomic import write_bytes
 from kbdenoise.contests.archives import unpack
 from kbdenoise.contests.catalogue import CONTESTS
 from kbdenoise.contests.contest import (
@@ -24,6 +23,10 @@ from kbdenoise.contests.contest import (
     reading,
     write_contest,
 )
+from kbdenoise.contests.download import DamagedError, discard, part_path
+from kbdenoise.contests.locking import locked
+from kbdenoise.contests.remote import absolute, arriving, public_name
+from kbdenoise.contests.replacing import replacing
 from kbdenoise.contests.sources import (
     DEMO,
     KAGGLE_INPUT,
@@ -35,7 +38,6 @@ from kbdenoise.contests.sources import (
     own_contest,
 )
 from kbdenoise.contests.stamp import (
-    STAMP_FILE,
     Stamp,
     changes_since,
     file_sizes,
@@ -50,10 +52,17 @@ from kbdenoise.contests.stamp import (
 )
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import list_images
+from kbdenoise.progress import Note, silent
+from kbdenoise.progress import Progress as EventProgress
 
 Progress = Callable[[int, int], None]
 
+_FILLED = ("demo", "zips", "network")  # the kinds whose files fetch has written itself
 _NAMED = 3  # how many files a note names
+_STILL_DAMAGED = (
+    "wait a while and run the same command again, or download it in a browser and give it with "
+    "--from FILE"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,19 +96,23 @@ class _Old:
 def fetch(
     name: str,
     *,
-    source: str | Path | None = None,
+    source: str | Path | Sequence[str | Path] | None = None,
     data: str | Path = Path("data"),
     force: bool = False,
+    keep_zip: bool = False,
     progress: Progress | None = None,
+    tell: EventProgress = silent,
     kaggle_input: Path = KAGGLE_INPUT,
 ) -> Fetched:
     """Make the contest `name` ready to train on, in the folder `data/<slug>`.
 
-    `name` is `demo`, a contest of the catalogue, the address of a Kaggle competition, or any new
-    name together with a `source`: a folder of pictures (used in place, nothing is copied), a zip,
-    a folder of zips, or a contest.toml. Without a source the pictures are looked for in
-    `data/<slug>` and where Kaggle's notebooks mount them. `force` fetches anew what is there
-    already. `progress` is told bytes unpacked, or demo pages made, and how many there will be.
+    `name` is `demo`, a contest of the catalogue, the name or address of a Kaggle competition, or
+    any new name together with a `source`: a folder of pictures (used in place, nothing is copied),
+    a zip or several, a folder of zips, a contest.toml, an http(s) link of a zip, or its link in
+    Google Drive. Without a source the pictures are looked for in `data/<slug>` and where Kaggle's
+    notebooks mount them, then downloaded from Kaggle. `force` fetches anew what is there already;
+    `keep_zip` leaves the downloaded archive beside the contest's folder. `progress` is told bytes
+    unpacked, or demo pages made, and how many there will be; `tell` hears of the download.
 
     Raises DataError, KaggleError or SettingsError; `data/<slug>` is then as it was before.
     """
@@ -107,7 +120,8 @@ def fetch(
     folder = Path(data) / slug
     folder = folder.resolve() if folder.is_symlink() else folder
     stamp = read_stamp(folder)
-    origin = find_origin(slug, _absolute(source), folder, stamp=stamp, kaggle_input=kaggle_input)
+    sources = absolute(source)
+    origin = find_origin(slug, sources, folder, stamp=stamp, kaggle_input=kaggle_input)
     if origin.kind == "demo":
         remove_ownerless(folder)
     notes = [*origin.notes, *_leftovers(folder)]
@@ -115,10 +129,15 @@ def fetch(
         _check_same_origin(folder, stamp, origin)
         changes = changes_since(folder, stamp, zips=origin.zips)
         if not changes:
+            _tidy(slug, origin)
             return _result(folder, stamp, unchanged=True, notes=notes)
         notes += changes
     old = _Old(folder=folder, stamp=stamp, keep=_keeps_contest(folder, stamp, origin, force=force))
-    if origin.kind in ("demo", "zips"):
+    if origin.kind == "network":
+        new = _from_network(
+            slug, origin, old, keep_zip=keep_zip, progress=progress, tell=tell, notes=notes
+        )
+    elif origin.kind in ("demo", "zips"):
         new = _fill(slug, origin, old, progress=progress, notes=notes)
     else:
         new = _use_in_place(slug, origin, old, notes=notes)
@@ -126,9 +145,9 @@ def fetch(
 
 
 def _check_same_origin(folder: Path, stamp: Stamp, origin: Origin) -> None:
-    if source_name(origin.path, folder) != stamp.source:
+    if origin.name(folder) != stamp.source:
         raise SettingsError(
-            f"{folder} was fetched from {stamp.source or 'itself'}, not from {origin.path}",
+            f"{folder} was fetched from {stamp.source or 'itself'}, not from {origin.name(folder)}",
             hint="choose another name for the contest, or replace it with --force",
         )
 
@@ -155,8 +174,8 @@ def _fill(
     slug: str, origin: Origin, old: _Old, *, progress: Progress | None, notes: list[str]
 ) -> Stamp:
     """Make or unpack the pictures beside the contest's folder, then put them in its place."""
-    ours = old.stamp.files if old.stamp and old.stamp.kind in ("demo", "zips") else {}
-    with _replacing(old.folder, ours=ours) as part:
+    ours = old.stamp.files if old.stamp and old.stamp.kind in _FILLED else {}
+    with replacing(old.folder, ours=ours) as part:
         if origin.kind == "demo":
             from kbdenoise.contests.demo import make_demo_contest  # imports much
 
@@ -169,19 +188,68 @@ def _fill(
             unpacked = unpack(origin.zips, part, progress=progress)
             contest = _contest_in_zips(slug, origin, part, notes=notes)
             stamp = Stamp(
-                kind="zips",
-                source=source_name(origin.path, old.folder),
-                sources={str(path): fingerprint(path) for path in origin.zips},
+                kind=origin.kind,
+                source=origin.name(old.folder),
+                sources=_fingerprints(origin),
                 files=unpacked.files,
                 skipped=unpacked.skipped,
             )
         return _settle(part, contest, stamp, old=old, notes=notes)
 
 
+def _from_network(
+    slug: str,
+    origin: Origin,
+    old: _Old,
+    *,
+    keep_zip: bool,
+    progress: Progress | None,
+    tell: EventProgress,
+    notes: list[str],
+) -> Stamp:
+    """Download an archive and fill the contest's folder from it; a damaged one comes once more."""
+    target = origin.path
+    with locked(target.with_name(f".{slug}.lock"), what=f"a fetch of {slug}"):
+        for again in (True, False):
+            try:
+                with arriving(slug, origin.link, target, tell=tell) as part:
+                    come = replace(origin, zips=(part,))
+                    stamp = _fill(slug, come, old, progress=progress, notes=notes)
+                break
+            except DamagedError as error:
+                if not again:
+                    raise DamagedError(
+                        f"{error.message}; it came damaged twice", hint=_STILL_DAMAGED
+                    ) from error
+                tell(Note(text=f"{error.message}; it is downloaded once more"))
+        if keep_zip:
+            os.replace(part, target)
+        discard(target)
+    return stamp
+
+
+def _tidy(slug: str, origin: Origin) -> None:
+    """Remove an archive whose fetch was killed after it had done all else."""
+    if origin.kind == "network" and part_path(origin.path).exists():
+        lock = origin.path.with_name(f".{slug}.lock")
+        with contextlib.suppress(DataError), locked(lock, what=f"a fetch of {slug}"):
+            discard(origin.path)
+
+
+def _fingerprints(origin: Origin) -> dict[str, tuple[int, int, str]]:
+    if origin.kind == "network":
+        size_bytes, _, digest = fingerprint(origin.zips[0])
+        return {public_name(origin.link): (size_bytes, 0, digest)}
+    return {str(path): fingerprint(path) for path in origin.zips}
+
+
 def _contest_in_zips(slug: str, origin: Origin, part: Path, *, notes: list[str]) -> Contest:
     try:
         contest, more = contest_for(slug, part)
     except DataError as error:
+        if origin.kind == "network":  # it is whole: it need not be downloaded again
+            os.replace(origin.zips[0], origin.path)
+            discard(origin.path)
         # The temporary folder is gone when a person reads this.
         raise DataError(
             error.message.replace(str(part), str(origin.path)),
@@ -239,52 +307,6 @@ def _settle(target: Path, contest: Contest, stamp: Stamp, *, old: _Old, notes: l
     return stamp
 
 
-@contextmanager
-def _replacing(folder: Path, *, ours: Mapping[str, int]) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder`, whole or not at all.
-
-    Files in `folder` that are not `ours` are carried over. Raises DataError, before anything is
-    changed, if one of them is in the way of a new file.
-    """
-    if not folder.is_dir() or not any(folder.iterdir()):
-        with atomic_folder(folder) as part:
-            yield part
-        return
-    aside = folder.with_name(f".{folder.name}.new-{uuid.uuid4().hex[:8]}")
-    try:
-        with atomic_folder(aside) as part:
-            yield part
-            for name in _others(folder, ours):
-                if os.path.lexists(part / name):
-                    raise DataError(
-                        f"{folder / name} is in the way: fetch did not write it",
-                        hint="move it elsewhere, or choose another name for the contest",
-                    )
-        with writing_to(folder):
-            _swap(folder, aside, ours=ours)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _swap(folder: Path, new: Path, *, ours: Mapping[str, int]) -> None:
-    old = folder.with_name(f".{folder.name}.old-{uuid.uuid4().hex[:8]}")
-    os.replace(folder, old)
-    try:
-        os.replace(new, folder)
-    except OSError:
-        os.replace(old, folder)
-        raise
-    for name in _others(old, ours):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(old / name, folder / name)
-    shutil.rmtree(old)
-
-
-def _others(folder: Path, ours: Mapping[str, int]) -> list[str]:
-    """The files in a contest's folder that fetch did not write, relative to it."""
-    return [name for name in file_sizes(folder) if name not in {CONTEST_FILE, STAMP_FILE, *ours}]
-
-
 def _result(folder: Path, stamp: Stamp, *, unchanged: bool, notes: list[str]) -> Fetched:
     contest = read_contest(folder / CONTEST_FILE)
     pairs, tests, more = _count(LocalContest(folder=folder, contest=contest))
@@ -336,8 +358,3 @@ def _free_name(path: Path) -> str:
         if not path.with_name(name).exists():
             return name
         number += 1
-
-
-def _absolute(path: str | Path | None) -> Path | None:
-    """Absolute and without '..', but with its links as the person wrote them."""
-    return None if path is None else Path(os.path.abspath(path))

@@ -1,10 +1,12 @@
 """Sources: what a person gave, or what lies on this disk, and which contest it makes.
 
-A source is a folder of pictures, a folder of zips, a zip, a contest.toml, or the folder where
-Kaggle's notebooks mount a competition. Nothing is written here.
+A source is a folder of pictures, a folder of zips, a zip or several, a contest.toml, a link, or
+the folder where Kaggle's notebooks mount a competition; without any of these it is Kaggle itself.
+Nothing is written here, and the network is not touched.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from unicodedata import normalize
@@ -20,17 +22,15 @@ from kbdenoise.contests.layout import (
     picture_folders,
     tells_something,
 )
+from kbdenoise.contests.remote import KAGGLE_PAGE, is_link, kaggle_page, public_name
 from kbdenoise.contests.samples import find_sample
 from kbdenoise.contests.stamp import Kind, Stamp, own_file, source_name
-from kbdenoise.errors import DataError, KaggleError, SettingsError, nearest
+from kbdenoise.errors import DataError, SettingsError, nearest
 from kbdenoise.imaging.files import list_images
 
 DEMO = "demo"
 KAGGLE_INPUT = kaggle_root() / "input"
 
-_KAGGLE_PAGE = re.compile(
-    r"(?:https?://)?(?:www\.)?kaggle\.com/(?:c|competitions)/([^/?#\s]+)", re.IGNORECASE
-)
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
 _NAMED = 6  # how many zips an error names
 
@@ -41,9 +41,19 @@ class Origin:
 
     kind: Kind
     path: Path
-    """Absolute; the folder, the zip, the folder of zips or the contest.toml."""
+    """Absolute; the folder, the (first) zip, the folder of zips or the contest.toml."""
     zips: tuple[Path, ...] = ()
+    link: str = ""
+    """For the kind "network": a link, or empty for Kaggle's own archive of the contest."""
     notes: tuple[str, ...] = ()
+
+    def name(self, folder: Path) -> str:
+        """What the stamp in the contest's `folder` says of it."""
+        if self.kind == "network":
+            return public_name(self.link)
+        if len(self.zips) > 1 and self.path in self.zips:
+            return ", ".join(map(str, self.zips))
+        return source_name(self.path, folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +71,7 @@ def contest_slug(name: str) -> str:
 
     Raises SettingsError for what cannot be one.
     """
-    page = _KAGGLE_PAGE.match(name.strip())
+    page = KAGGLE_PAGE.match(name.strip())
     slug = (page[1] if page else name.strip()).lower()
     if _SLUG.fullmatch(slug):
         return slug
@@ -82,24 +92,29 @@ def contest_slug(name: str) -> str:
 
 
 def find_origin(
-    slug: str, source: Path | None, folder: Path, *, stamp: Stamp | None, kaggle_input: Path
+    slug: str,
+    sources: Sequence[str | Path],
+    folder: Path,
+    *,
+    stamp: Stamp | None,
+    kaggle_input: Path,
 ) -> Origin:
     """Where the pictures of `slug` come from.
 
-    That is `source`, or else what the last fetch into `folder` used, or what lies in `folder`
-    or below `kaggle_input`. Raises DataError, KaggleError or SettingsError.
+    Those are the `sources`, or else what the last fetch into `folder` used, or what lies in
+    `folder` or below `kaggle_input`, or Kaggle. Raises DataError, KaggleError or SettingsError.
     """
     if slug == DEMO:
-        if source:
+        if sources:
             raise SettingsError(
                 "the demo contest is made on the spot and has no source",
                 hint="leave --from out, or give your contest another name",
             )
         return Origin(kind="demo", path=folder.absolute())
-    if stamp and (source is None or source_name(source, folder) == stamp.source):
+    if stamp and not sources:
         return _as_before(slug, stamp, folder)
-    if source:
-        return _given(slug, source)
+    if sources:
+        return _one_of(slug, sources, folder, stamp=stamp)
     if (folder / CONTEST_FILE).is_file():
         return Origin(kind="toml", path=own_file(folder))
     for place in (folder, kaggle_input / "competitions" / slug, kaggle_input / slug):
@@ -107,7 +122,48 @@ def find_origin(
             origin = _given(slug, place.absolute())
             note = f"the data are already here, in {place}"
             return origin if place == folder else replace(origin, notes=(note, *origin.notes))
-    raise _nowhere(slug, folder, kaggle_input)
+    kept = archive_path(folder)
+    if kept.is_file():
+        note = f"the archive is already here: {kept}"
+        return Origin(kind="zips", path=kept.absolute(), zips=(kept.absolute(),), notes=(note,))
+    return Origin(kind="network", path=kept, link=kaggle_page(slug))
+
+
+def archive_path(folder: Path) -> Path:
+    """Where the archive from the network lies, beside the contest's folder."""
+    return folder.with_name(f"{folder.name}.zip")
+
+
+def _one_of(
+    slug: str, sources: Sequence[str | Path], folder: Path, *, stamp: Stamp | None
+) -> Origin:
+    """The origin that a person has given: one path, several zips, or one link."""
+    links = [str(source) for source in sources if is_link(source)]
+    if links:
+        if len(sources) > 1:
+            raise SettingsError(
+                "a link stands alone: --from was given several times",
+                hint="download the zips, and give each of them with --from",
+            )
+        if KAGGLE_PAGE.match(links[0]):
+            raise SettingsError(
+                f"{public_name(links[0])} is a page of Kaggle, not a file",
+                hint=f"leave --from out: kbdenoise fetch {slug}",
+            )
+        return Origin(kind="network", path=archive_path(folder), link=links[0])
+    paths = [Path(source) for source in sources]
+    if len(paths) == 1:
+        if stamp and source_name(paths[0], folder) == stamp.source:
+            return _as_before(slug, stamp, folder)
+        return _given(slug, paths[0])
+    for path in paths:
+        if not path.is_file():
+            raise DataError(
+                f"{path} is no file: of several --from each must be a zip",
+                hint="give the folder that holds them all",
+            )
+        check_is_zip(path)
+    return Origin(kind="zips", path=paths[0], zips=tuple(paths))
 
 
 def _given(slug: str, source: Path) -> Origin:
@@ -151,6 +207,11 @@ def _chosen_zips(slug: str, zips: list[Path]) -> tuple[tuple[Path, ...], tuple[s
 
 def _as_before(slug: str, stamp: Stamp, folder: Path) -> Origin:
     """The origin of the last fetch, for a fetch that names none or the same."""
+    if stamp.kind == "network":
+        return Origin(kind="network", path=archive_path(folder), link=stamp.source)
+    if stamp.kind == "zips" and len(stamp.sources) > 1 and ", " in stamp.source:
+        several = tuple(Path(path) for path in stamp.sources)
+        return Origin(kind="zips", path=several[0], zips=several)
     own = own_file(folder) if stamp.kind == "toml" else folder.absolute()
     source = Path(stamp.source) if stamp.source else own
     if stamp.kind == "folder" and not source.is_dir():
@@ -163,22 +224,6 @@ def _as_before(slug: str, stamp: Stamp, folder: Path) -> Origin:
         return Origin(kind="zips", path=source, zips=zips, notes=notes)
     zips = (source,) if stamp.kind == "zips" else ()
     return Origin(kind=stamp.kind, path=source, zips=zips)
-
-
-def _nowhere(slug: str, folder: Path, kaggle_input: Path) -> KaggleError:
-    known = CONTESTS.get(slug)
-    where = known.url if known and known.url else f"https://www.kaggle.com/competitions/{slug}"
-    hint = (
-        f"download its zips in a browser ({where}/data) and run: kbdenoise fetch {slug} "
-        "--from FOLDER-OR-ZIP; downloading over the network comes with a later version"
-    )
-    close = nearest(slug, CONTESTS)
-    if not known and close.startswith("did you mean"):
-        hint = f"{close} Otherwise {hint}"
-    return KaggleError(
-        f"the pictures of {slug} are not on this disk (looked into {folder} and {kaggle_input})",
-        hint=hint,
-    )
 
 
 # ---- what lies there

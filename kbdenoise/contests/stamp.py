@@ -24,7 +24,7 @@ STAMP_FILE = ".fetched.json"
 OWNER_FILE = ".owner"
 """Lies in a half-made demo and holds the number of the process that makes it."""
 
-Kind = Literal["demo", "zips", "folder", "toml"]
+Kind = Literal["demo", "zips", "network", "folder", "toml"]
 
 _NAMED = 3  # how many files a sentence names
 
@@ -35,11 +35,12 @@ class Stamp:
 
     kind: Kind
     source: str
-    """Absolute path of what was given; empty for the contest's own folder, which may be moved."""
+    """Absolute path of what was given, or a link without its query; empty for the contest's own
+    folder, which may be moved."""
     contest_sha256: str = ""
     """Of contest.toml as fetch wrote it; empty when a person wrote it."""
     sources: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
-    """Zip or contest.toml to its size in bytes, time of change in ns, and SHA-256."""
+    """Zip, link or contest.toml to its size in bytes, time of change in ns, and SHA-256."""
     files: Mapping[str, int] = field(default_factory=dict)
     """Picture, relative to the contest's root, to its size in bytes."""
     skipped: int = 0

@@ -7,7 +7,7 @@ import pytest
 
 from kbdenoise.cli import checks
 from kbdenoise.cli.app import main
-from kbdenoise.cli.checks import Finding, examine, kaggle_credentials
+from kbdenoise.cli.checks import Finding, examine
 from kbdenoise.cli.complete import contests_in
 from kbdenoise.models import kba_library
 
@@ -18,6 +18,8 @@ Captured = pytest.CaptureFixture[str]
 def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A person with an empty home and nothing set."""
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in checks._NETWORK_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -101,13 +103,14 @@ def test_without_kaggle_everything_else_works(monkeypatch: pytest.MonkeyPatch) -
 
     found = finding("kaggle")
 
-    assert (found.state, found.cure) == ("absent", "pip install kaggle")
+    assert (found.state, found.cure) == ("absent", 'pip install "kaggle>=2.2.4,<3" six')
 
 
 def put_file(name: str) -> Callable[[Path, pytest.MonkeyPatch], None]:
     def put(home: Path, _: pytest.MonkeyPatch) -> None:
         (home / ".kaggle").mkdir(exist_ok=True)
-        (home / ".kaggle" / name).write_text("SECRET")
+        content = '{"username": "SECRET", "key": "SECRET"}' if name == "kaggle.json" else "SECRET"
+        (home / ".kaggle" / name).write_text(content)
         (home / ".kaggle" / name).chmod(0o600)
 
     return put
@@ -156,8 +159,8 @@ def test_a_token_beside_a_key_is_a_warning(nobody: Path, monkeypatch: pytest.Mon
 
     found = finding("kaggle")
 
-    assert found.state == "warning"
-    assert len(kaggle_credentials()) == 2
+    assert (found.state, found.cure) == ("warning", "keep one of them")
+    assert "KAGGLE_API_TOKEN is tried first, then " in found.text
 
 
 def test_credentials_that_others_can_read_are_a_warning(
@@ -171,6 +174,30 @@ def test_credentials_that_others_can_read_are_a_warning(
 
     assert found.state == "warning"
     assert found.cure == f"chmod 600 {nobody / '.kaggle' / 'kaggle.json'}"
+
+
+def test_a_key_file_that_the_client_ignores_is_a_warning(
+    nobody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_file("kaggle.json")(nobody, monkeypatch)
+    (nobody / ".kaggle" / "kaggle.json").write_text("{SECRET")
+
+    found = finding("kaggle")
+
+    assert found.state == "warning" and "it is not valid JSON" in found.text
+    assert found.cure == f"repair or remove {nobody / '.kaggle' / 'kaggle.json'}"
+    assert "SECRET" not in found.text
+
+
+def test_proxies_are_named_and_never_their_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert finding("network").text == "direct, by the system's certificates"
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:SECRET@proxy.example:3128")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+
+    found = finding("network")
+
+    assert found.state == "warning" and "by HTTPS_PROXY, REQUESTS_CA_BUNDLE" in found.text
+    assert "SECRET" not in found.text and found.cure == "correct REQUESTS_CA_BUNDLE, or unset it"
 
 
 def test_a_full_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from kbdenoise.contests.sources import contest_slug
 from kbdenoise.contests.stamp import OWNER_FILE, STAMP_FILE
 from kbdenoise.errors import DataError, KaggleError, KbdenoiseError, SettingsError
 from kbdenoise.imaging.files import encode
+from tests.fake_kaggle import FakeKaggle
+from tests.fake_kaggle.fixtures import MakeKaggle
 
 DOCUMENTS = "denoising-dirty-documents"
 PICTURE = encode(np.full((2, 3, 1), 100, np.uint8), suffix=".png")
@@ -516,16 +518,18 @@ def test_pictures_mounted_by_kaggle_are_used_in_place(
     assert any("already here" in note for note in result.notes)
 
 
-def test_pictures_that_are_nowhere_say_how_to_get_them(data: Path) -> None:
-    with pytest.raises(KaggleError, match="not on this disk") as caught:
+def test_pictures_that_are_nowhere_say_how_to_get_them(data: Path, make_kaggle: MakeKaggle) -> None:
+    make_kaggle(credential="none")
+
+    with pytest.raises(KaggleError, match="no Kaggle credentials") as caught:
         fetched(DOCUMENTS, None, data)
 
-    assert "https://www.kaggle.com/c/denoising-dirty-documents/data" in caught.value.hint
+    assert "kaggle.com/competitions/denoising-dirty-documents/data" in caught.value.hint
     assert f"kbdenoise fetch {DOCUMENTS} --from" in caught.value.hint
-    assert not data.exists()
+    assert list(data.iterdir()) == []
 
 
-def test_a_mistyped_contest_gets_the_nearest_name(data: Path) -> None:
+def test_a_mistyped_contest_gets_the_nearest_name(data: Path, kaggle: FakeKaggle) -> None:
     with pytest.raises(KaggleError) as caught:
         fetched("denoising-dirty-document", None, data)
 

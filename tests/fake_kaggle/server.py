@@ -44,8 +44,7 @@ class FakeKaggle:
         self.links: dict[str, bytes] = {}
         """Bodies of plain links, by path: `/some.zip`."""
         self.with_md5 = True
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def __enter__(self) -> Self:
@@ -105,6 +104,13 @@ class FakeKaggle:
             fake = kaggle
 
         return Handler
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients that are killed reset their connections."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -7,6 +7,7 @@ import time
 import zipfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 USER = "tester"
 KEY = "canary1key2canary3key4canary5key"
@@ -34,6 +35,8 @@ class Contest:
     slug: str
     archive: bytes = b""
     """What DownloadDataFiles sends; its entries are the contest's files."""
+    archive_path: Path | None = None
+    """A file that is sent instead, without being read into memory."""
     title: str = "A tiny contest"
     metric: str = "mae"
     """Also rmse or accuracy."""
@@ -51,8 +54,8 @@ class Contest:
     submissions: list[Submission] = field(default_factory=list)
     uploads: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """Token of an upload to the file's name and what has come of it."""
-    bodies: dict[str, bytes] = field(default_factory=dict)
-    """Single files, by name; made from the archive when first asked for."""
+    wrapped: set[str] = field(default_factory=set)
+    """Single files that come wrapped into a zip of their own."""
 
     def files(self) -> list[tuple[str, int]]:
         """Names and sizes of the archive's files."""
@@ -65,7 +68,14 @@ class Contest:
     def file(self, name: str) -> bytes | None:
         """One file out of the archive."""
         with zipfile.ZipFile(io.BytesIO(self.archive)) as archive:
-            return archive.read(name) if name in archive.namelist() else None
+            content = archive.read(name) if name in archive.namelist() else None
+        if content is None or name not in self.wrapped:
+            return content
+        packed = io.BytesIO()
+        entry = zipfile.ZipInfo(name.rpartition("/")[2], (2025, 1, 1, 0, 0, 0))
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr(entry, content)
+        return packed.getvalue()
 
     def submit(self, token: str, description: str) -> Submission:
         """Take what was uploaded as a submission, and score it."""

@@ -5,9 +5,9 @@ that reaches the person: stdout is swallowed, every request gets a timeout, Syst
 """
 
 import contextlib
-import functools
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import import_module
@@ -34,10 +34,12 @@ def log_in(patience: Patience) -> Any:
     Raises KaggleError where the client is not installed, NoCredentials, or what requests raises.
     """
     with _silence(), _bounded(patience):
-        api_class = _api_class()
+        first = "kaggle" not in sys.modules
+        api = _api_class()()
         # Importing has logged in already, if it could; a failure there was swallowed.
-        api = _first_login() or api_class()
-        if not api._authenticated:
+        if first and getattr(sys.modules["kaggle"].api, "_authenticated", False):
+            api = sys.modules["kaggle"].api
+        else:
             try:
                 api.authenticate()
             except SystemExit:
@@ -75,20 +77,6 @@ def _api_class() -> Any:
         raise KaggleError(
             f"Kaggle's client cannot be imported: {error}", hint=f"repair it: {_INSTALL}"
         ) from None
-
-
-@functools.cache  # once in a process: later calls must see later credentials
-def _used() -> list[bool]:
-    return []
-
-
-def _first_login() -> Any:
-    """The object that importing the client has logged in, the first time this is asked."""
-    if _used():
-        return None
-    _used().append(True)
-    api = getattr(import_module("kaggle"), "api", None)
-    return api if getattr(api, "_authenticated", False) else None
 
 
 @contextlib.contextmanager

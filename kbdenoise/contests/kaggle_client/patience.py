@@ -51,7 +51,7 @@ class Patience:
             )
         plain = cls()
         return cls(
-            connect_s=plain.connect_s * scale,
+            connect_s=min(plain.connect_s, plain.read_s * scale),
             read_s=plain.read_s * scale,
             pause_s=plain.pause_s * scale,
             longest_pause_s=plain.longest_pause_s * scale,

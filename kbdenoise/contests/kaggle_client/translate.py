@@ -65,8 +65,7 @@ def no_credentials() -> KaggleLoginError:
         "no Kaggle credentials were found",
         hint="make a token at https://www.kaggle.com/settings/api, then export "
         "KAGGLE_API_TOKEN=... or save it as ~/.kaggle/access_token (chmod 600); "
-        "`kbdenoise doctor` shows what is found where. A download from a browser needs none: "
-        "kbdenoise fetch NAME --from FOLDER-OR-ZIP",
+        "`kbdenoise doctor` shows what is found where",
     )
 
 
