@@ -143,8 +143,8 @@ def check_open(competition: Competition, progress: Progress) -> None:
     if competition.code_only:
         raise KaggleValidationError(
             f"{slug} takes notebooks only: a file would be refused",
-            hint="run kbdenoise in a Kaggle notebook (README, 'Kaggle and Colab') and submit its "
-            f"output there, or: kaggle competitions submit {slug} -k OWNER/NOTEBOOK -v VERSION "
+            hint="run kbdenoise in a Kaggle notebook (README, 'Submitting to Kaggle') and submit "
+            f"its output there, or: kaggle competitions submit {slug} -k OWNER/NOTEBOOK -v VERSION "
             "-f submission.csv -m MESSAGE",
         )
     if competition.closed:

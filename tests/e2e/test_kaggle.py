@@ -151,6 +151,14 @@ def test_a_ctrl_c_while_waiting_keeps_the_reference(home: Home) -> None:
     assert [(e.status, e.reference) for e in home.log] == [("pending", "4000001")]
 
 
+def test_a_contest_that_was_fetched_from_kaggle_knows_its_address(home: Home) -> None:
+    done = home.run("fetch", "tiny")
+
+    assert done.returncode == 0, done.stderr
+    contest = (home.data / "tiny" / "contest.toml").read_text()
+    assert 'url = "https://www.kaggle.com/competitions/tiny"' in contest
+
+
 @pytest.mark.parametrize("moment", ["StartSubmissionUpload", "upload", "CreateSubmission"])
 def test_a_kill_leaves_a_log_that_the_next_call_settles(moment: str, home: Home) -> None:
     kind = "hang" if moment != "CreateSubmission" else "slow-made"
