@@ -197,9 +197,10 @@ def test_no_secret_is_told_at_any_verbosity(
     credential: str, make_kaggle: MakeKaggle, tmp_path: Path
 ) -> None:
     home = make_home(tmp_path, make_kaggle(solution=SOLUTION, credential=credential))
+    own = KEY if credential == "key" else TOKEN  # no program can know of any other
     faults = [
         ("upload", Fault("status", 403, f"https://x.test/a?Signature={SIGNATURE}")),
-        ("CreateSubmission", Fault("status", 400, f"bad Authorization: Bearer {TOKEN} {KEY}")),
+        ("CreateSubmission", Fault("status", 400, f"bad credential {own}: Bearer {own}")),
         ("CreateSubmission", Fault("drop")),
     ]
     outputs = []
