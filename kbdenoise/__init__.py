@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kbdenoise.inference.evaluate import evaluate
     from kbdenoise.inference.predict import predict
     from kbdenoise.report.inspect import inspect
+    from kbdenoise.submission.leaderboard import leaderboard
+    from kbdenoise.submission.score import score
     from kbdenoise.submission.submit import submit
     from kbdenoise.training.bench import bench
     from kbdenoise.training.train import train
@@ -32,6 +34,8 @@ __all__ = [
     "predict",
     "evaluate",
     "submit",
+    "score",
+    "leaderboard",
     "bench",
     "KbdenoiseError",
     "DataError",
@@ -47,6 +51,8 @@ _HOMES = {
     "predict": "kbdenoise.inference.predict",
     "evaluate": "kbdenoise.inference.evaluate",
     "submit": "kbdenoise.submission.submit",
+    "score": "kbdenoise.submission.score",
+    "leaderboard": "kbdenoise.submission.leaderboard",
     "bench": "kbdenoise.training.bench",
 }
 

@@ -4,7 +4,7 @@ Every message says what happened and where (file, option, row); `hint` says how 
 `cli/` turns these into text and exit codes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -14,6 +14,8 @@ class KbdenoiseError(Exception):
     exit_code = 1
     of_one_process = False
     """Whether, of processes that work together, only this one has it and has to tell it."""
+    facts: Mapping[str, object] = {}
+    """What was reached all the same, for `--json`: a file, the reference of a submission."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

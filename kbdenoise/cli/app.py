@@ -19,9 +19,11 @@ from kbdenoise.cli import (
     evaluate,
     fetch,
     inspect,
+    leaderboard,
     models,
     predict,
     runs,
+    score,
     settings,
     submit,
     train,
@@ -35,12 +37,18 @@ from kbdenoise.cli.console import (
     show_traceback,
     write,
 )
-from kbdenoise.cli.options import Command
+from kbdenoise.cli.options import Command, with_durations
 from kbdenoise.errors import KbdenoiseError
 from kbdenoise.team import LAUNCHED, TeamBrokenError, asked_again, speaks
 
 PANELS: dict[str, tuple[Command | typer.Typer, ...]] = {
-    "Contest": (fetch.fetch, inspect.inspect, submit.submit),
+    "Contest": (
+        fetch.fetch,
+        inspect.inspect,
+        submit.submit,
+        score.score,
+        leaderboard.leaderboard,
+    ),
     "Work": (train.train, evaluate.evaluate, predict.predict),
     "Look": (doctor.doctor, bench.bench, runs.app, models.app, settings.app),
 }
@@ -91,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = with_durations(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a stream put in place by somebody else
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -5,9 +5,10 @@ configuration, and the library can tell what was asked for: default < preset < `
 """
 
 import inspect
+import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -15,9 +16,10 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from kbdenoise.cli import complete
-from kbdenoise.cli.console import INTERRUPTED, Console, show_error
+from kbdenoise.cli.console import INTERRUPTED, Console, show_error, write
+from kbdenoise.cli.words import to_json
 from kbdenoise.config import ModelSettings, PredictConfig, TrainConfig
-from kbdenoise.errors import SettingsError
+from kbdenoise.errors import KbdenoiseError, SettingsError
 from kbdenoise.presets import PRESETS, Preset, tuned
 from kbdenoise.team import is_in_team, speaks
 
@@ -60,6 +62,19 @@ DataOption = Annotated[
 RunsOption = Annotated[
     Path, typer.Option("--runs", metavar="FOLDER", help="Folder that holds the runs.")
 ]
+SubmissionsOption = Annotated[
+    Path,
+    typer.Option("--submissions", metavar="FOLDER", help="Folder that holds submissions."),
+]
+WaitOption = Annotated[
+    str,
+    typer.Option(
+        "--wait",
+        metavar="[DURATION]",
+        help="Wait for the score, so long at most (15m, 2h); 15m where nothing is said.",
+        show_default=False,
+    ),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="PATH", help="Where to write.", show_default=False),
@@ -89,6 +104,9 @@ ConfigOption = Annotated[
         show_default=False,
     ),
 ]
+
+STANDARD_WAIT = "15m"
+_DURATION = re.compile(r"0|(?=\d)(\d+h)?(\d+m)?(\d+s)?")
 
 _COMMON = {
     "quiet": Annotated[
@@ -186,6 +204,20 @@ def on_gpus(wanted: str, *, device: str, console: Console) -> None:
         raise typer.Exit(code)
 
 
+def with_durations(words: Sequence[str]) -> list[str]:
+    """The words of a command line, in which a bare `--wait` has its standard duration.
+
+    >>> with_durations(["score", "--wait", "last"])
+    ['score', '--wait=15m', 'last']
+    """
+    given = []
+    for place, word in enumerate(words):
+        following = words[place + 1] if place + 1 < len(words) else ""
+        bare = word == "--wait" and not _DURATION.fullmatch(following)
+        given.append(f"--wait={STANDARD_WAIT}" if bare else word)
+    return given
+
+
 def option_name(setting: str) -> str:
     """`time_limit` -> `--time-limit`."""
     return "--" + setting.replace("_", "-")
@@ -235,9 +267,14 @@ def _faced(
         try:
             with Console(words, quiet=quiet, as_json=as_json, debug=debug) as console:
                 function(console=console, **given)
-        except KeyboardInterrupt:  # Typer would turn it into a silent exit
+        except KbdenoiseError as error:
+            if as_json and speaks():
+                failure = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+                write(sys.stdout, to_json(words, failure | dict(error.facts)))
+            raise
+        except KeyboardInterrupt as stop:  # Typer would turn it into a silent exit
             if speaks():
-                show_error("interrupted")
+                show_error("interrupted", hint=str(stop))
             raise typer.Exit(INTERRUPTED) from None
 
     run.__doc__ = function.__doc__

@@ -1,13 +1,26 @@
 """`kbdenoise runs`: what was trained, and how runs differ."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kbdenoise.cli import complete
 from kbdenoise.cli.console import Console
-from kbdenoise.cli.options import RUNS, RunArgument, RunsOption, command, follow, group
+from kbdenoise.cli.options import (
+    RUNS,
+    SUBMISSIONS,
+    RunArgument,
+    RunsOption,
+    SubmissionsOption,
+    command,
+    follow,
+    group,
+)
 from kbdenoise.cli.words import Cell, pairs, table
+
+if TYPE_CHECKING:
+    from kbdenoise.submission.log import LogEntry
 
 
 @command("kbdenoise runs list", "kbdenoise runs list --json", name="runs list")
@@ -37,19 +50,26 @@ def list_(console: Console, runs: RunsOption = RUNS) -> None:
 
 
 @command("kbdenoise runs show last", "kbdenoise runs show best --json", name="runs show")
-def show(console: Console, run: RunArgument = "last", runs: RunsOption = RUNS) -> None:
-    """Show what is known of one run."""
+def show(
+    console: Console,
+    run: RunArgument = "last",
+    runs: RunsOption = RUNS,
+    submissions: SubmissionsOption = SUBMISSIONS,
+) -> None:
+    """Show what is known of one run, and what was submitted of it."""
     from dataclasses import asdict
 
     from kbdenoise.runs.folder import find_run
+    from kbdenoise.submission.log import LOG_FILE, read_log
 
     found = find_run(run, runs)
+    sent = [entry for entry in read_log(submissions / LOG_FILE) if entry.run == found.name]
     record = asdict(found.read_record())
     versions = record.pop("versions")
     record["versions"] = ", ".join(f"{package} {v}" for package, v in versions.items() if v)
     console.show(
-        {"run": found.path, **record, "versions": versions},
-        text=f"  {found.path}\n" + pairs(record),
+        {"run": found.path, **record, "versions": versions, "submissions": sent},
+        text=f"  {found.path}\n" + pairs(record) + submissions_text(sent, width=console.width),
         short=str(found.path),
         next_command=follow("evaluate", found.name, runs=runs),
     )
@@ -81,6 +101,22 @@ def compare(
         text=table(rows, width=console.width) or "  these runs do not differ",
         short="\n".join(row.setting for row in differences),
     )
+
+
+def submissions_text(sent: "list[LogEntry]", *, width: int) -> str:
+    """A run's lines of the log of submissions as a table, or nothing."""
+    rows: list[dict[str, Cell]] = [
+        {
+            "submission": entry.reference or Path(entry.csv).name,
+            "message": entry.message,
+            "status": entry.status,
+            "local": entry.own_score,
+            "public": entry.public_score,
+            "when": entry.time[:16].replace("T", " "),
+        }
+        for entry in sent
+    ]
+    return "\n\n" + table(rows, width=width) if rows else ""
 
 
 app = group("runs", list_, show, compare, default=list_, help="List, show and compare runs.")

@@ -63,6 +63,8 @@ class Contest:
     """The contest's own sample submission, where it has one."""
     submission: dict[str, Any] = field(default_factory=dict, hash=False)
     """Options of the format, where they are not its defaults: `kbdenoise.contests.options`."""
+    notebook_file: str = ""
+    """Name of the file that a Kaggle notebook has to write; empty: submission.csv (or .zip)."""
     group_by: GroupRule = "pattern"
     """How pictures that must stay on one side of a split are told."""
     group_pattern: str = r"(.+)"
@@ -93,6 +95,8 @@ class Contest:
         for name in ("noisy", "clean", "test", "truth", "sample"):
             if Path(getattr(self, name)).is_absolute() or ".." in Path(getattr(self, name)).parts:
                 raise ValueError(f"{name} must be a folder inside the root, without '..'")
+        if Path(self.notebook_file).name != self.notebook_file:
+            raise ValueError("notebook_file must be the name of a file, without folders")
 
     @property
     def options(self) -> Options:

@@ -25,7 +25,13 @@ from kbdenoise.contests.contest import (
 )
 from kbdenoise.contests.download import DamagedError, discard, part_path
 from kbdenoise.contests.locking import locked
-from kbdenoise.contests.remote import absolute, arriving, public_name
+from kbdenoise.contests.remote import (
+    KAGGLE_PAGE,
+    absolute,
+    arriving,
+    kaggle_page,
+    public_name,
+)
 from kbdenoise.contests.replacing import replacing
 from kbdenoise.contests.sources import (
     DEMO,
@@ -187,6 +193,9 @@ def _fill(
         else:
             unpacked = unpack(origin.zips, part, progress=progress)
             contest = _contest_in_zips(slug, origin, part, notes=notes)
+            from_kaggle = not origin.link or KAGGLE_PAGE.match(origin.link)
+            if origin.kind == "network" and from_kaggle and not contest.url:
+                contest = replace(contest, url=kaggle_page(slug))  # `submit` uploads there
             stamp = Stamp(
                 kind=origin.kind,
                 source=origin.name(old.folder),

@@ -14,6 +14,7 @@ from unicodedata import normalize
 from kbdenoise.contests.archives import check_is_zip
 from kbdenoise.contests.catalogue import CONTESTS
 from kbdenoise.contests.contest import CONTEST_FILE, Contest, read_contest
+from kbdenoise.contests.hosted import kaggle_root
 from kbdenoise.contests.layout import (
     Layout,
     describe,
@@ -28,7 +29,7 @@ from kbdenoise.errors import DataError, SettingsError, nearest
 from kbdenoise.imaging.files import list_images
 
 DEMO = "demo"
-KAGGLE_INPUT = Path("/kaggle/input")
+KAGGLE_INPUT = kaggle_root() / "input"
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]*")
 _NAMED = 6  # how many zips an error names

@@ -27,7 +27,7 @@ from kbdenoise.imaging.panel import (
     strip,
 )
 from kbdenoise.inference.filters import BASELINES, choose_on, parameters_in_words
-from kbdenoise.inference.loading import contest_of, load_run
+from kbdenoise.inference.loading import load_run
 from kbdenoise.inference.scoring import (
     ImageScore,
     RestoreImages,
@@ -35,6 +35,7 @@ from kbdenoise.inference.scoring import (
     pooled_untouched,
     score_pictures,
 )
+from kbdenoise.inference.whose import contest_of
 from kbdenoise.progress import Advance, Progress, counting, silent
 from kbdenoise.runs.folder import read_json
 

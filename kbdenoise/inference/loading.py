@@ -1,12 +1,10 @@
 """From the name of a run or of a weights file to a restorer, with tiles planned per picture."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kbdenoise.config import PredictConfig
-from kbdenoise.contests.contest import LocalContest, open_contest
 from kbdenoise.devices import DeviceChoice, choose_device, free_memory_bytes
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.classical.table import FILTERS
@@ -116,14 +114,3 @@ def _restoration(
         settings=config.tiles,
         progress=progress,
     )
-
-
-def contest_of(run: Run, name: str | Path | None, *, data: Path) -> LocalContest:
-    """The contest that was asked for by name, or the one that the run was trained on."""
-    if name is not None:
-        return open_contest(name, data=data)
-    record = run.read_record()
-    folder = Path(record.contest_folder)
-    if not os.path.isdir(folder):  # the whole project may have moved
-        return open_contest(record.contest, data=data)
-    return open_contest(folder, data=folder.parent)

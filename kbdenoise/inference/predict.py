@@ -18,8 +18,9 @@ from kbdenoise.imaging.files import (
     suffix_rules,
 )
 from kbdenoise.inference.ledger import Ledger, stamp
-from kbdenoise.inference.loading import Loaded, contest_of, load_file, load_run
+from kbdenoise.inference.loading import Loaded, load_file, load_run
 from kbdenoise.inference.restore_files import Job, restore_files
+from kbdenoise.inference.whose import contest_of
 from kbdenoise.notation import parse_hyper
 from kbdenoise.progress import Fact, Progress, silent
 from kbdenoise.team import joined

@@ -1,26 +1,37 @@
-"""From a run to an accepted file: restore the test pages, write, check, score, log."""
+"""From a run to a scored submission: restore, write, check, log; send it and wait for its score."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kbdenoise.ahead import ahead
-from kbdenoise.contests.contest import LocalContest
-from kbdenoise.contests.formats import Page, Restored, Source, expected_pages, submission_format
-from kbdenoise.imaging.files import read_image
-from kbdenoise.inference.loading import Loaded, contest_of, load_run
-from kbdenoise.progress import Advance, Fact, Progress, silent
+from kbdenoise.contests.formats import Source
+from kbdenoise.contests.hosted import kaggle_slug, notebook_output
+from kbdenoise.errors import KbdenoiseError
+from kbdenoise.notation import seconds
+from kbdenoise.progress import Note, Progress, silent
 from kbdenoise.runs.folder import now
-from kbdenoise.submission import write
-from kbdenoise.submission.log import LogEntry, append_log, read_log
-
-LOG_FILE = "log.csv"
+from kbdenoise.submission.log import (
+    LOG_FILE,
+    PENDING,
+    REFUSED,
+    WRITTEN,
+    LogEntry,
+    append_log,
+    new_mark,
+    read_log,
+    update_log,
+)
+from kbdenoise.submission.prepare import Prepared, restore, take
+from kbdenoise.submission.score import await_score, best_before, require_scored
+from kbdenoise.submission.settle import settle
+from kbdenoise.submission.upload import Ask, Sent, description, send
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A submission file that was written and found valid."""
+    """A submission file that was found valid, and what became of it."""
 
     path: Path
     rows: int
@@ -31,7 +42,23 @@ class Submission:
     metric: str
     local_score: float | None
     """The contest's score against the truth, or None where it is not known."""
+    held_out_score: float | None
+    """The run's own score on held-out pictures, in the same metric; None where there is none."""
     sha256: str
+    contest: str
+    run: str
+    slug: str
+    """The contest's name at Kaggle; empty where it is not there."""
+    status: str
+    """`written` while nothing was sent, or how far it is at Kaggle: `pending`, `complete`."""
+    reference: str
+    """Kaggle's number of the submission."""
+    public_score: float | None
+    private_score: float | None
+    best_before: float | None
+    """The best public score of the submissions before this one."""
+    remaining_today: int | None
+    """Submissions left at Kaggle; None where it was not asked."""
     notes: tuple[str, ...]
 
 
@@ -44,96 +71,180 @@ def submit(
     submissions: Path = Path("submissions"),
     message: str = "",
     values: Source = "pixels",
+    file: Path | None = None,
+    upload: bool | Ask = False,
+    force: bool = False,
+    wait: str = "",
     dry_run: bool = False,
     progress: Progress = silent,
     **settings: Any,
 ) -> Submission:
-    """Restore a contest's test pages with a run and write the file that the contest wants.
+    """Restore a contest's test pages with a run, write what the contest wants, and hand it in.
 
     The file is read back, checked against the contest's rules, and scored where the truth is
     known. Without `dry_run` it gets a line in submissions/log.csv. `values` computes answers from
-    the pictures rounded to 8 bits ("pixels") or from the network's floats ("float"). Further
-    keyword arguments are settings of PredictConfig.
+    the pictures rounded to 8 bits ("pixels") or from the network's floats ("float"). `file` hands
+    in a file that is there already instead. In a Kaggle notebook the file is written where Kaggle
+    looks for it. Further keyword arguments are settings of PredictConfig.
+
+    With `upload` the file goes to Kaggle if the contest is there (`url` in its contest.toml): True
+    does not ask, a function is shown what it would cost and says whether. The very same file twice
+    needs `force`. `wait`, a duration such as 15m, waits for the score.
+
+    Raises DataError, SettingsError, and KaggleError of any kind; a file that was written and its
+    line in the log are kept then, and the error's `facts` tell of them.
     """
-    loaded = load_run(run, runs=runs, progress=progress, **settings)
-    local = contest_of(loaded.run, name, data=data)
-    pages = write.submission_order(contest=local, pages=expected_pages(local))
-    progress(Fact(label="contest", text=f"{local.contest.slug}: {len(pages):,} test pictures"))
-    progress(Fact(label="device", text=loaded.device.text))
-    written = write.write_submission(
-        _restored(loaded, local, pages, progress),
-        contest=local,
-        pages=pages,
-        path=_path(submissions, loaded, local),
-        source=values,
-        force=True,
+    wait_s = seconds(wait, name="--wait") if wait else 0.0
+    if file is not None:
+        prepared = take(file, run=run, name=name, data=data, runs=runs)
+    else:
+        prepared = restore(
+            run,
+            name=name,
+            data=data,
+            runs=runs,
+            submissions=submissions,
+            values=values,
+            progress=progress,
+            settings=settings,
+        )
+    slug = kaggle_slug(prepared.local.contest)
+    if dry_run:
+        entry = _entry(prepared, message)
+        return _result(prepared, entry, notes=_would_be_sent(entry, slug))
+    log = submissions / LOG_FILE
+    entry = _logged(prepared, message, log=log, given=file is not None)
+    if not slug or upload is False:
+        return _result(prepared, entry, notes=_not_sent(prepared, slug))
+    with _facts_kept(prepared, entry, log):
+        sent = send(
+            entry,
+            log=log,
+            slug=slug,
+            path=prepared.path,
+            ask=upload if callable(upload) else None,
+            force=force,
+            progress=progress,
+        )
+        if not sent.entry.was_sent:
+            notes = _not_sent(prepared, slug)
+            return _result(prepared, sent.entry, left=sent.left, notes=notes)
+        progress(Note(text=f"sent: it is submission {sent.entry.reference} to {slug}"))
+        entry = _waited(sent, wait_s, log=log, progress=progress)
+    return _result(prepared, entry, left=sent.left, log=log)
+
+
+def _waited(sent: Sent, wait_s: float, *, log: Path, progress: Progress) -> LogEntry:
+    """The entry with its score, if that is there or is waited for."""
+    entry = sent.entry
+    require_scored(entry)
+    if entry.status != PENDING or not wait_s:
+        return entry
+    known = await_score(
+        sent.site, entry.reference, wait_s=wait_s, log=log, entry=entry, progress=progress
     )
-    notes = [*written.checked.notes]
-    if not dry_run:
-        _log(submissions, loaded, local, written, message)
-        notes.append(_what_is_left(local, written))
+    return settle(log, entry, known)
+
+
+def _entry(prepared: Prepared, message: str) -> LogEntry:
+    return LogEntry(
+        time=now(),
+        contest=prepared.local.contest.slug,
+        run=prepared.run.name if prepared.run else "",
+        csv=str(prepared.path),
+        sha256=prepared.sha256,
+        metric=prepared.local.contest.metric,
+        local_score=prepared.local_score,
+        message=" ".join(message.split()),
+        status=WRITTEN,
+        held_out_score=prepared.held_out_score,
+        mark=new_mark(),
+    )
+
+
+def _logged(prepared: Prepared, message: str, *, log: Path, given: bool) -> LogEntry:
+    """A new line of the log, or the one that a given file has already, if it was never sent."""
+    entry = _entry(prepared, message)
+    for old in reversed(read_log(log) if given else []):
+        same = (old.contest, old.csv, old.sha256) == (entry.contest, entry.csv, entry.sha256)
+        if same and old.mark and old.status in (WRITTEN, REFUSED):
+            words = {"message": entry.message} if message else {}
+            return update_log(log, old, status=WRITTEN, detail="", **words)
+    append_log(log, entry)
+    return entry
+
+
+@contextmanager
+def _facts_kept(prepared: Prepared, entry: LogEntry, log: Path) -> Iterator[None]:
+    """Let an error tell of the file and of the submission, as the log has them."""
+    try:
+        yield
+    except KbdenoiseError as error:
+        current = next((e for e in reversed(read_log(log)) if e.mark == entry.mark), entry)
+        error.facts = facts_of(current) | {"path": prepared.path}
+        raise
+
+
+def facts_of(entry: LogEntry) -> dict[str, object]:
+    """What an error tells of a submission beside its words."""
+    return {
+        "contest": entry.contest,
+        "run": entry.run,
+        "reference": entry.reference,
+        "status": entry.status,
+        "sha256": entry.sha256,
+    }
+
+
+def _result(
+    prepared: Prepared,
+    entry: LogEntry,
+    *,
+    left: int | None = None,
+    log: Path | None = None,
+    notes: tuple[str, ...] = (),
+) -> Submission:
+    report = prepared.report
     return Submission(
-        path=written.path,
-        rows=written.rows,
-        minimum=written.checked.minimum,
-        mean=written.checked.mean,
-        maximum=written.checked.maximum,
-        metric=written.metric,
-        local_score=written.local_score,
-        sha256=written.sha256,
-        notes=tuple(notes),
+        path=prepared.path,
+        rows=report.rows,
+        minimum=report.minimum,
+        mean=report.mean,
+        maximum=report.maximum,
+        metric=entry.metric,
+        local_score=entry.local_score,
+        held_out_score=entry.held_out_score,
+        sha256=entry.sha256,
+        contest=entry.contest,
+        run=entry.run,
+        slug=kaggle_slug(prepared.local.contest),
+        status=entry.status,
+        reference=entry.reference,
+        public_score=entry.public_score,
+        private_score=entry.private_score,
+        best_before=best_before(entry, read_log(log)) if log else None,
+        remaining_today=left,
+        notes=(*report.notes, *notes),
     )
 
 
-def _restored(
-    loaded: Loaded, local: LocalContest, pages: Sequence[Page], progress: Progress
-) -> Iterator[Restored]:
-    channels = local.contest.channels
-    images = ahead(read_image(page.path, channels=channels) for page in pages)
-    restored = loaded.restoration.images(images)
-    if loaded.restoration.restorer.pace.beside_host:  # write one page while another is restored
-        restored = ahead(restored)
-    for done, (page, image) in enumerate(zip(pages, restored, strict=True)):
-        progress(Advance(task="restore", done=done, total=len(pages)))
-        yield Restored(stem=page.stem, name=page.name, image=image)
-    progress(Advance(task="restore", done=len(pages), total=len(pages)))
+def _would_be_sent(entry: LogEntry, slug: str) -> tuple[str, ...]:
+    if not slug:
+        return ()
+    shown = description(replace(entry, mark="..."))
+    return (f"would be sent to {slug} as '{shown}'; nothing was sent and Kaggle was not asked",)
 
 
-def _path(submissions: Path, loaded: Loaded, local: LocalContest) -> Path:
-    """A file named after the run; one that was submitted before keeps its name and content."""
-    suffix = submission_format(local.contest.format).suffixes[0]
-    sent = {Path(entry.csv).name for entry in read_log(submissions / LOG_FILE)}
-    path, number = submissions / f"{loaded.run.name}{suffix}", 1
-    while path.name in sent:
-        number += 1
-        path = submissions / f"{loaded.run.name}-{number}{suffix}"
-    return path
-
-
-def _log(
-    submissions: Path,
-    loaded: Loaded,
-    local: LocalContest,
-    written: write.Submission,
-    message: str,
-) -> None:
-    append_log(
-        submissions / LOG_FILE,
-        LogEntry(
-            time=now(),
-            contest=local.contest.slug,
-            run=loaded.run.name,
-            csv=str(written.path),
-            sha256=written.sha256,
-            metric=written.metric,
-            local_score=written.local_score,
-            message=message,
-        ),
-    )
-
-
-def _what_is_left(local: LocalContest, written: write.Submission) -> str:
-    if local.truth is not None:
-        return "scored by the contest's own truth, which lies beside it"
-    where = f"{local.contest.url}/submit" if local.contest.url else "the contest's page"
-    return f"not sent: upload {written.path} by hand at {where}"
+def _not_sent(prepared: Prepared, slug: str) -> tuple[str, ...]:
+    contest = prepared.local.contest
+    if contest.truth:
+        return ("scored by the contest's own truth, which lies beside it",)
+    if notebook_output() is not None:
+        return (
+            f"{prepared.path.name} is where Kaggle looks for it: save the notebook, "
+            "then submit its output",
+        )
+    if slug:
+        return (f"not sent: kbdenoise submit --file {prepared.path} --contest {contest.slug}",)
+    where = f"{contest.url}/submit" if contest.url else "the contest's page"
+    return (f"not sent: upload {prepared.path} by hand at {where}",)

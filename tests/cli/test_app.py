@@ -18,7 +18,9 @@ FIRST_SCREEN = """\
 Contest
 fetch Get a contest and pair its images.
 inspect Look at the data before training.
-submit Predict, write the submission, check it, score it.
+submit Predict, write the submission, check it, upload it.
+score Ask for the score of a submission.
+leaderboard Show own submissions, local against public.
 Work
 train Train a model on random patches.
 evaluate Score a run on known pairs, worst picture first.
@@ -36,6 +38,8 @@ COMMANDS = [
     "fetch",
     "inspect",
     "submit",
+    "score",
+    "leaderboard",
     "train",
     "evaluate",
     "predict",

@@ -31,6 +31,11 @@ def answer(handler: "_Handler", name: str, body: bytes, fault: Fault | None) -> 
     if fault and fault.kind == "html":
         handler.answer(200, HTML, {"Content-Type": "text/html"})
         return
+    if fault and fault.kind in ("unmade", "phantom"):
+        made: Fields = {"message": fault.message or "Successfully submitted", "ref": 0}
+        made |= {"ref": 4_999_999} if fault.kind == "phantom" else {}
+        handler.answer(200, json.dumps(made).encode(), {"Content-Type": "application/json"})
+        return
     try:
         fields = json.loads(body or b"{}")
         _check_credential(handler, name)
@@ -41,7 +46,10 @@ def answer(handler: "_Handler", name: str, body: bytes, fault: Fault | None) -> 
     except Refused as error:
         refuse(handler, error.status, str(error))
         return
-    if fault and fault.kind == "lost":
+    if fault and fault.kind == "slow-made":
+        handler.fake.closing.wait(fault.seconds)
+        handler.drop()
+    elif fault and fault.kind == "lost":
         handler.drop()
     elif isinstance(result, str):
         handler.answer(302, b"", {"Location": result})
@@ -94,7 +102,7 @@ def _competition(handler: "_Handler", fields: Fields) -> Fields:
         "ref": f"https://www.kaggle.com/competitions/{contest.slug}",
         "title": contest.title,
         "url": f"https://www.kaggle.com/competitions/{contest.slug}",
-        "deadline": "2030-01-01T23:59:00Z",
+        "deadline": contest.deadline,
         "userHasEntered": contest.entered,
         "maxDailySubmissions": contest.max_daily,
         "evaluationMetric": contest.metric,

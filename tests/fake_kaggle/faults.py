@@ -36,7 +36,10 @@ KINDS = (
     "status",  # an HTTP error
     "drop",  # the connection is closed without an answer
     "lost",  # the work is done, then the connection is closed without an answer
+    "slow-made",  # of the API: the work is done, and the answer never comes
     "html",  # 200 with a web page
+    "unmade",  # of CreateSubmission: nothing is made, and the answer has a message and ref 0
+    "phantom",  # of CreateSubmission: success is told of a submission that there is not
     "hang",  # no answer
     "expired",  # storage says 403 with XML, as for a signed link that is too old
     "cut",  # the connection is closed after some bytes of the body

@@ -46,6 +46,7 @@ class Contest:
     closed: bool = False
     entered: bool = True
     max_daily: int = 5
+    deadline: str = "2030-01-01T23:59:00Z"
     pending_s: float = 0.0
     """How long a submission stays PENDING; infinity for ever."""
     scoring_error: str = ""
