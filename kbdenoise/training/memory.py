@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from kbdenoise.config import TrainConfig
 from kbdenoise.devices import DeviceChoice, free_memory_bytes
 from kbdenoise.errors import NoMemoryError
+from kbdenoise.models.blank import on_meta
 from kbdenoise.models.build import build_model
 from kbdenoise.models.memory import training_memory
 from kbdenoise.models.spec import ModelInfo
@@ -153,7 +154,7 @@ def checkpoint_blocks(model: nn.Module) -> None:
 def _bytes(
     info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, side: int, batch: int
 ) -> int:
-    with torch.device("meta"):
+    with on_meta():
         model = build_model(info.name, channels=info.channels, **info.hyperparameters)
     if config.memory.checkpointing:
         checkpoint_blocks(model)
