@@ -5,6 +5,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -103,7 +104,7 @@ def to_toml(config: TrainConfig | PredictConfig) -> str:
 
 def _checked_section(kind: type, values: Mapping[str, Any], *, source: str) -> Any:
     """A section from its values. Raises SettingsError for a wrong type or a value out of range."""
-    from pydantic import TypeAdapter, ValidationError  # 0.1 s that a help page can do without
+    from pydantic import ValidationError  # 0.1 s that a help page can do without
 
     parsed = {
         f.name: f.metadata["parse"](values[f.name])
@@ -114,7 +115,7 @@ def _checked_section(kind: type, values: Mapping[str, Any], *, source: str) -> A
         # As JSON, where strict still lets a table become a dataclass and 1 a float, but neither
         # true nor "8" a number.
         text = json.dumps({**values, **parsed}, default=native)
-        section: Any = TypeAdapter(kind).validate_json(text, strict=True)
+        section: Any = _adapter(kind).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -122,6 +123,13 @@ def _checked_section(kind: type, values: Mapping[str, Any], *, source: str) -> A
     for f in fields(kind):
         _check_range(getattr(section, f.name), f.metadata, source=f"{source}.{f.name}")
     return section
+
+
+@cache
+def _adapter(kind: type) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _check_range(value: Any, metadata: Mapping[str, Any], *, source: str) -> None:

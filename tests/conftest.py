@@ -1,8 +1,14 @@
 """Tiny seeded pictures and contests, made on the spot; no network, no GPU, no clock."""
 
+import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +23,8 @@ pytest_plugins = ["tests.fake_kaggle.fixtures"]
 SHARED = Path(os.environ.get("KBDENOISE_SHARED", Path(__file__).parents[2] / "shared" / "data"))
 
 MakeContest = Callable[..., LocalContest]
+
+PROCESSES = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +42,83 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class Child:
+    """Python code that runs in a process of its own; what it writes goes to files."""
+
+    def __init__(
+        self, code: str, *, words: tuple[str, ...], folder: Path, cwd: Path, env: Mapping[str, str]
+    ) -> None:
+        self.code, self.streams = code, (folder / "stdout", folder / "stderr")
+        script = folder / "code.py"
+        lines = ["import os, sys, torch", "torch.set_num_threads(1)"]
+        for number, path in enumerate(self.streams, start=1):
+            path.touch()
+            lines.append(f"os.dup2(os.open({str(path)!r}, os.O_WRONLY), {number})")
+        lines += [f"os.chdir({str(cwd)!r})", f"os.environ.update({dict(env)!r})"]
+        lines += [f"sys.argv = {[str(script), *words]!r}", code]
+        script.write_text("\n".join(lines))
+        self.process = PROCESSES.Process(
+            target=runpy.run_path, args=(str(script),), kwargs={"run_name": "__main__"}
+        )
+        self.process.start()
+
+    def wait(self, timeout: float = 600.0) -> "subprocess.CompletedProcess[str]":
+        """Wait for its end; what it wrote, and its exit code (negative: the signal)."""
+        self.process.join(timeout)
+        code = self.process.exitcode
+        if code is None:
+            raise subprocess.TimeoutExpired(self.code, timeout)
+        out, err = (path.read_text() for path in self.streams)
+        return subprocess.CompletedProcess(self.code, code, out, err)
+
+
+StartChild = Callable[..., Child]
+
+
+@pytest.fixture(scope="session")
+def server() -> None:
+    """A process that has imported torch and the library, to fork others from in no time."""
+    PROCESSES.set_forkserver_preload(["kbdenoise.cli.app", "kbdenoise.training.train"])
+    if PROCESSES.get_start_method() == "forkserver":
+        forkserver.ensure_running()  # in the environment that no test has changed yet
+
+
+@pytest.fixture
+def start_child(server: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartChild]:
+    """A function that lets Python code run in a process of its own."""
+    children = []
+
+    def start(
+        code: str,
+        *words: object,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Child:
+        folder = tmp_path_factory.mktemp("child")
+        child = Child(
+            code, words=tuple(map(str, words)), folder=folder, cwd=cwd or folder, env=env or {}
+        )
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        if child.process.is_alive():
+            child.process.kill()
+        child.process.join()
+
+
+@pytest.fixture
+def start_program(start_child: StartChild) -> StartChild:
+    """A function that starts the program, `python -m kbdenoise`, with these words."""
+
+    def start(*words: object, **places: Any) -> Child:
+        code = "import runpy; runpy.run_module('kbdenoise', run_name='__main__')"
+        return start_child(code, *words, **places)
+
+    return start
 
 
 def smooth_picture(

@@ -136,7 +136,7 @@ def load_restorer(
             f"{weights} holds a {card.model} for pictures of {card.channels} channels",
             hint="only gray and colour pictures can be restored: use weights for 1 or 3 channels",
         )
-    info = describe_model(card.model, channels=card.channels, **card.hyperparameters)
+    info = describe_model(card.model, channels=card.channels, side=0, **card.hyperparameters)
     fold_scales(model)
     return TorchRestorer(model, info=info, device=device), card
 

@@ -56,21 +56,21 @@ def describe_model(
     """What there is to know of a model, without spending memory on its weights.
 
     `side` in px is the square image for which multiply-accumulates are counted; it is rounded up
-    to the model's multiple. Raises SettingsError as `build_model` does.
+    to the model's multiple. With 0 none are: counting makes torch import its compiler, which takes
+    seconds. Raises SettingsError as `build_model` does.
     """
-    import torch
-
-    from kbdenoise.models.cost import count_macs, count_parameters
+    from kbdenoise.models.blank import on_meta
+    from kbdenoise.models.cost import Macs, count_macs, count_parameters
 
     spec = find_model(name)
     architecture = spec.architecture()
     complete = complete_hyperparameters(name, **hyperparameters)
-    with torch.device("meta"):
+    with on_meta():
         model = build_model(name, channels=channels, **complete)
     multiple = architecture.multiple(complete)
     side = -(-side // multiple) * multiple
     try:
-        macs = count_macs(model.eval(), channels=channels, side=side)
+        macs = count_macs(model.eval(), channels=channels, side=side) if side else Macs()
     except (RuntimeError, OverflowError) as error:  # a side or a count beyond torch's numbers
         raise SettingsError(
             f"the work of {name} cannot be counted for {side} px: {error}", hint="choose less"

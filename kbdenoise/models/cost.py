@@ -57,11 +57,14 @@ def count_macs(model: nn.Module, *, channels: int, side: int) -> Macs:
 
     hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, _COUNTED)]
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
     image = torch.empty(1, channels, side, side, device="meta")
     try:
         with torch.no_grad():
-            functional_call(model, on_meta, (image,))
+            if all(tensor.is_meta for tensor in state.values()):
+                model(image)
+            else:
+                shapes = {name: tensor.to("meta") for name, tensor in state.items()}
+                functional_call(model, shapes, (image,))
     finally:
         for hook in hooks:
             hook.remove()

@@ -135,7 +135,7 @@ def _likeness(state: State) -> tuple[float, str, dict[str, str]]:
 @cache
 def _variants(name: str) -> tuple[dict[str, str], ...]:
     """The patterns of names of a model, once for each of its sizes that differs in kind."""
-    import torch
+    from kbdenoise.models.blank import on_meta
 
     kinds: list[dict[str, str | bool]] = []
     for size in find_model(name).sizes.values():
@@ -143,7 +143,7 @@ def _variants(name: str) -> tuple[dict[str, str], ...]:
         kinds += [kind] if kind not in kinds else []
     variants = []
     for kind in kinds:
-        with torch.device("meta"), suppress(KbdenoiseError):  # a kind may not suit default counts
+        with on_meta(), suppress(KbdenoiseError):  # a kind may not suit default counts
             names = build_model(name, channels=3, **kind).state_dict()
             variants.append(_patterns(names))
     return tuple(variants)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from kbdenoise.models.blank import on_meta
 from kbdenoise.models.build import build_model, describe_model
 from kbdenoise.models.memory import TrainingMemory, restoring_bytes, training_memory
 from kbdenoise.models.outline import Layer, outline
@@ -46,7 +45,7 @@ def portray(
     model's multiple. Raises SettingsError as `build_model` does.
     """
     info = describe_model(name, channels=channels, side=side, **hyperparameters)
-    with torch.device("meta"):
+    with on_meta():
         model = build_model(name, channels=channels, **info.hyperparameters)
     patch, large = (-(-px // info.multiple) * info.multiple for px in (patch, _LARGE))
     parts = outline(model.eval(), channels=channels, side=info.macs_side, whole=every_layer)

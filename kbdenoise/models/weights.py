@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from kbdenoise.atomic import atomic_write
 from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.models.blank import on_meta
 from kbdenoise.models.build import build_model, complete_hyperparameters
 from kbdenoise.models.checkpoints import read_metadata, read_state_dict
 from kbdenoise.models.detect import detect, few
@@ -27,6 +29,7 @@ from kbdenoise.models.spec import State
 _CARD_KEY = "kbdenoise"
 
 
+@cache
 def _package_version() -> str:
     try:
         return version("kbdenoise")
@@ -129,7 +132,7 @@ def _impossible(card: ModelCard, *, path: Path) -> Iterator[None]:
 
 def _skeleton(card: ModelCard, *, tensors: int, path: Path) -> nn.Module:
     """The card's network without memory for its weights; `tensors` are in the file."""
-    with _impossible(card, path=path), _at_most(2 * tensors + 100, path=path), torch.device("meta"):
+    with _impossible(card, path=path), _at_most(2 * tensors + 100, path=path), on_meta():
         return build_model(card.model, channels=card.channels, **card.hyperparameters)
 
 
@@ -191,7 +194,7 @@ def _overridden(
         card = replace(card, hyperparameters={**card.hyperparameters, name: value})
         reason = ""
         try:
-            with torch.device("meta"):
+            with on_meta():
                 skeleton = build_model(card.model, channels=card.channels, **card.hyperparameters)
         except SettingsError as error:
             reason = f" ({error.message})"

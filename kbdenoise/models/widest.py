@@ -11,12 +11,11 @@ _STEP = 4  # widths tried are multiples of it: others make odd groups and slow c
 
 def parameters_of(name: str, /, *, channels: int, **hyperparameters: Any) -> int:
     """Learned numbers of a model that is built without memory. Raises SettingsError."""
-    import torch
-
+    from kbdenoise.models.blank import on_meta
     from kbdenoise.models.build import build_model
     from kbdenoise.models.cost import count_parameters
 
-    with torch.device("meta"):
+    with on_meta():
         return count_parameters(build_model(name, channels=channels, **hyperparameters))
 
 

@@ -21,6 +21,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -374,6 +375,7 @@ def _flat(run: Run) -> dict[str, str]:
     }
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from kbdenoise.config import TrainConfig
 from kbdenoise.devices import DeviceChoice, free_memory_bytes
 from kbdenoise.errors import NoMemoryError
+from kbdenoise.models.blank import on_meta
 from kbdenoise.models.build import build_model
 from kbdenoise.models.memory import training_memory
 from kbdenoise.models.spec import ModelInfo
@@ -163,7 +164,7 @@ def checkpoint_blocks(model: nn.Module) -> None:
 
 def _skeleton(info: ModelInfo) -> nn.Module:
     """The model without its weights."""
-    with torch.device("meta"):
+    with on_meta():
         return build_model(info.name, channels=info.channels, **info.hyperparameters)
 
 

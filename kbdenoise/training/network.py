@@ -20,7 +20,7 @@ def model_info(config: TrainConfig, channels: int) -> ModelInfo:
     """What the settings' network would be. Raises SettingsError where it cannot be built."""
     size = config.model.size or next(iter(find_model(config.model.model).sizes))
     hyperparameters = named_size(config.model.model, size) | _own_hyperparameters(config)
-    return describe_model(config.model.model, channels=channels, **hyperparameters)
+    return describe_model(config.model.model, channels=channels, side=0, **hyperparameters)
 
 
 def _own_hyperparameters(config: TrainConfig) -> dict[str, Any]:
@@ -46,7 +46,8 @@ def started_model(config: TrainConfig, local: LocalContest) -> tuple[nn.Module, 
             f"{local.contest.slug} has {need} ones",
             hint=f"choose weights for {need} pictures, or train without --init",
         )
-    return model, describe_model(card.model, channels=card.channels, **card.hyperparameters)
+    info = describe_model(card.model, channels=card.channels, side=0, **card.hyperparameters)
+    return model, info
 
 
 def check_parameters(info: ModelInfo, limit: int) -> None:

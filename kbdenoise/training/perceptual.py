@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.models.blank import on_meta
 from kbdenoise.models.checkpoints import read_state_dict
 from kbdenoise.models.spec import State
 
@@ -42,7 +43,7 @@ class PerceptualLoss(nn.Module):
 
     def __init__(self, state: State, *, depth: int) -> None:
         super().__init__()
-        with torch.device("meta"):
+        with on_meta():
             layers, self._taps = _layers(depth)
             self.features = nn.Sequential(*layers)
         own = {name: state[name].float().clone() for name in self.state_dict()}
@@ -128,7 +129,7 @@ def _depth(state: State, *, path: Path) -> int:
 
 def _misfit(state: State, depth: int) -> str:
     """What keeps the tensors from being those of this depth; empty if nothing does."""
-    with torch.device("meta"):
+    with on_meta():
         layers, _ = _layers(depth)
         expected = {f"features.{n}": t for n, t in nn.Sequential(*layers).state_dict().items()}
     for name, like in expected.items():

@@ -128,7 +128,7 @@ def _model_of(run: Run) -> ModelInfo | None:
     if not run.last.is_file():
         return None
     card = read_card(run.last)
-    return describe_model(card.model, channels=card.channels, **card.hyperparameters)
+    return describe_model(card.model, channels=card.channels, side=0, **card.hyperparameters)
 
 
 def check_changes(

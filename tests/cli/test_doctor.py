@@ -1,3 +1,4 @@
+import functools
 import json
 from collections.abc import Callable
 from importlib import metadata
@@ -13,10 +14,14 @@ from kbdenoise.models import kba_library
 
 Captured = pytest.CaptureFixture[str]
 
+compile_anew = kba_library.trial
+compile_once = functools.cache(kba_library.trial)
+
 
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A person with an empty home and nothing set."""
+    """A person with an empty home and nothing set; the kernels are compiled once for all tests."""
+    monkeypatch.setattr(kba_library, "trial", compile_once)
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR"):
         monkeypatch.delenv(name, raising=False)
     for name in checks._NETWORK_VARIABLES:
@@ -55,7 +60,11 @@ def test_a_machine_that_can_run_these_tests_is_healthy(capsys: Captured) -> None
     assert "broken" not in states.values()
 
 
-def test_looking_changes_nothing(nobody: Path, capsys: Captured) -> None:
+def test_looking_changes_nothing(
+    nobody: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kba_library, "trial", compile_anew)
+
     main(["doctor"])
 
     assert sorted(p.name for p in nobody.parent.iterdir()) == ["home"]

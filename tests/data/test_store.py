@@ -4,8 +4,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -238,8 +236,8 @@ open_store(local, find_pairs(local), channels=3, progress=kill)
 """
 
 
-def test_a_build_killed_half_way_leaves_nothing_to_trip_over(contest):
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(contest.folder)], check=False)
+def test_a_build_killed_half_way_leaves_nothing_to_trip_over(contest, start_child):
+    killed = start_child(KILLED, contest.folder).wait()
     left = {path.name for path in (contest.folder / "store").iterdir()}
 
     store, built = opened(contest)

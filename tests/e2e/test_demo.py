@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from kbdenoise.contests.catalogue import CONTESTS
 from kbdenoise.contests.contest import CONTEST_FILE, write_contest
 from kbdenoise.contests.demo import make_demo_contest
 from kbdenoise.imaging.files import read_picture, write_pixels
+
+ENVIRONMENT = {
+    "PYTHONPATH": str(Path(__file__).parents[2]),
+    "OMP_NUM_THREADS": "1",
+    "NO_COLOR": "1",
+}
 
 QUICK = [
     "--model",
@@ -30,22 +37,24 @@ QUICK = [
     "1",
 ]
 
-CUT = ["--val-every", "20", "--val-images", "2", *QUICK]
+CUT = ["--val-every", "20", "--val-images", "2", *QUICK, "--patch", "32", "--batch", "4"]
+
+Answer = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with a demo contest of a few pages and one trained run."""
     folder = tmp_path_factory.mktemp("home")
-    make_demo_contest(folder / "data" / "demo", train_pages=12, test_pages=2)
+    make_demo_contest(folder / "data" / "demo", train_pages=6, test_pages=2)
     write_contest(folder / "data" / "demo" / CONTEST_FILE, CONTESTS["demo"])
     kbdenoise(
         folder,
         "train",
         "--steps",
-        "400",
+        "120",
         "--val-every",
-        "200",
+        "60",
         "--folds",
         "3",
         "--fold",
@@ -55,33 +64,43 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def kbdenoise(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+def kbdenoise(folder: Path, *arguments: str) -> Answer:
+    """Run the program as it is, from the start of Python on."""
     answer = subprocess.run(
         [sys.executable, "-m", "kbdenoise", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-        env=environment(),
+        env=os.environ | ENVIRONMENT,
     )
+    return orderly(answer)
+
+
+@pytest.fixture
+def at_once(home: Path, start_program: Callable[..., Any]) -> Callable[..., Answer]:
+    """A function that runs the program in a process that has torch already."""
+
+    def run(*arguments: str, code: int = 0) -> Answer:
+        return orderly(start_program(*arguments, cwd=home, env=ENVIRONMENT).wait(), code=code)
+
+    return run
+
+
+def orderly(answer: Answer, *, code: int = 0) -> Answer:
     assert answer.returncode == code, answer.stdout + answer.stderr
     assert "Traceback" not in answer.stderr
     return answer
 
 
-def environment() -> dict[str, str]:
-    root = str(Path(__file__).parents[2])
-    return os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-
-
-def as_json(answer: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def as_json(answer: Answer) -> dict[str, Any]:
     assert answer.stdout.count("\n") == 1
     return json.loads(answer.stdout)
 
 
-def test_the_way_from_training_to_a_scored_file(home: Path) -> None:
-    kbdenoise(home, "inspect")
-    evaluation = as_json(kbdenoise(home, "evaluate", "last", "--baselines", "--json"))
+def test_the_way_from_training_to_a_scored_file(home: Path, at_once: Callable[..., Answer]) -> None:
+    at_once("inspect")
+    evaluation = as_json(at_once("evaluate", "last", "--baselines", "--json"))
     prediction = as_json(kbdenoise(home, "predict", "last", "--json"))
     submission = as_json(kbdenoise(home, "submit", "last", "--json", "--message", "first"))
 
@@ -95,44 +114,40 @@ def test_the_way_from_training_to_a_scored_file(home: Path) -> None:
     assert len((home / "submissions" / "log.csv").read_text().splitlines()) == 2
 
 
-def test_a_dry_run_is_scored_but_not_logged(home: Path) -> None:
+def test_a_dry_run_is_scored_but_not_logged(home: Path, at_once: Callable[..., Answer]) -> None:
     log = home / "submissions" / "log.csv"
     before = log.read_text() if log.exists() else ""
 
-    submission = as_json(kbdenoise(home, "submit", "last", "--dry-run", "--json"))
+    submission = as_json(at_once("submit", "last", "--dry-run", "--json"))
 
     assert submission["local_score"] > 0
     assert (log.read_text() if log.exists() else "") == before
 
 
-def test_interrupted_training_goes_on_with_the_command_it_prints(home: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kbdenoise", "train", "--name", "cut", "--steps", "300", *CUT],
-        cwd=home,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+def test_interrupted_training_goes_on_with_the_command_it_prints(
+    home: Path, start_program: Callable[..., Any], at_once: Callable[..., Answer]
+) -> None:
+    words = ["train", "--name", "cut", "--steps", "60", *CUT]
+    training = start_program(*words, cwd=home, env=ENVIRONMENT)
     deadline = time.monotonic() + 120
     while not list(home.glob("runs/*_cut/state.pt")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    os.kill(training.process.pid, signal.SIGTERM)
+    stopped = training.wait()
 
-    assert process.returncode == 130
-    assert "kbdenoise train --resume" in said
-    resumed = as_json(kbdenoise(home, "train", "--resume", "cut", "--json"))
-    assert resumed["steps"] == 300
+    assert stopped.returncode == 130
+    assert "kbdenoise train --resume" in stopped.stderr
+    resumed = as_json(at_once("train", "--resume", "cut", "--json"))
+    assert resumed["steps"] == 60
 
 
-def test_scans_from_anywhere_are_restored(home: Path, tmp_path: Path) -> None:
+def test_scans_from_anywhere_are_restored(tmp_path: Path, at_once: Callable[..., Answer]) -> None:
     rng = np.random.default_rng(0)
     for name, shape in (("a b.png", (70, 33, 1)), ("ü.tif", (45, 91, 3))):
         write_pixels(tmp_path / name, rng.integers(0, 256, shape, dtype=np.uint8))
 
     files = [str(tmp_path / "a b.png"), str(tmp_path / "ü.tif")]
-    kbdenoise(home, "predict", "last", *files, "--out", str(tmp_path / "out"), "--tile", "64")
+    at_once("predict", "last", *files, "--out", str(tmp_path / "out"), "--tile", "64")
 
     assert read_picture(tmp_path / "out" / "a b.png").pixels.shape == (70, 33, 1)
     assert read_picture(tmp_path / "out" / "ü.tif").pixels.shape == (45, 91, 3)
@@ -152,9 +167,9 @@ def test_scans_from_anywhere_are_restored(home: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_requests_end_in_a_sentence_and_a_cure(
-    home: Path, arguments: list[str], code: int, words: list[str]
+    at_once: Callable[..., Answer], arguments: list[str], code: int, words: list[str]
 ) -> None:
-    answer = kbdenoise(home, *arguments, code=code)
+    answer = at_once(*arguments, code=code)
 
     for word in words:
         assert word in answer.stderr

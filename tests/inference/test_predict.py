@@ -1,5 +1,8 @@
 import errno
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from kbdenoise.training.train import train
 TINY: dict[str, Any] = {
     "model": "unet",
     "width": 4,
+    "hyper": "levels=1 convs=1",
     "patch": 16,
     "batch": 2,
     "steps": 3,
@@ -32,10 +36,26 @@ TINY: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def kept() -> list[Path]:
+    """Where the run that is trained once for all tests is kept."""
+    return []
+
+
 @pytest.fixture
-def runs(contest: LocalContest, tmp_path: Path) -> Path:
-    """A folder with one short run on the tiny contest."""
-    train(contest.folder, runs=tmp_path / "runs", **TINY)
+def runs(
+    contest: LocalContest,
+    kept: list[Path],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A folder with one short run on the tiny contest, which is the same in all tests."""
+    if not kept:
+        kept.append(tmp_path_factory.mktemp("kept") / "runs")
+        train(contest.folder, runs=kept[0], **TINY)
+    shutil.copytree(kept[0], tmp_path / "runs")
+    run = find_run("last", tmp_path / "runs")
+    run.write_record(replace(run.read_record(), contest_folder=str(contest.folder)))
     return tmp_path / "runs"
 
 
@@ -65,6 +85,20 @@ def test_the_test_set_is_restored_under_its_own_names(
     assert names == {p.name for p in contest.test.iterdir()}
     assert result.pictures == 4
     assert result.tiles == "whole"
+
+
+def test_the_first_picture_does_not_wait_for_torch_s_compiler(
+    runs: Path, tmp_path: Path, start_child: Callable[..., Any]
+) -> None:
+    program = (
+        "from pathlib import Path; from kbdenoise.inference.predict import predict\n"
+        f"predict('last', runs=Path({str(runs)!r}), out=Path({str(tmp_path / 'out')!r}))\n"
+        "print({'sympy', 'torch._dynamo'} & set(sys.modules))"
+    )
+
+    answer = start_child(program).wait()
+
+    assert (answer.returncode, answer.stdout) == (0, "set()\n"), answer.stderr
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

@@ -1,8 +1,8 @@
 """Kernel-basis attention under DistributedDataParallel: two processes, one gradient."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 from kbdenoise.models.build import build_model
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 torch.manual_seed(0)
 blocks = {"encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)}
@@ -37,12 +36,12 @@ dist.destroy_process_group()
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
-    processes = [
-        subprocess.Popen([sys.executable, "-c", SCRIPT, str(rank), str(tmp_path)])
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+def test_two_processes_have_the_gradient_of_one(
+    tmp_path: Path, start_child: Callable[..., Any]
+) -> None:
+    processes = [start_child(SCRIPT, rank, tmp_path) for rank in range(2)]
+    ended = [process.wait() for process in processes]
+    assert [one.returncode for one in ended] == [0, 0], ended[0].stderr
 
     shared, alone = torch.load(tmp_path / "gradients.pt")
     assert any(name.endswith(".w") for name in shared)

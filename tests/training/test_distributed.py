@@ -4,10 +4,12 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -29,6 +31,8 @@ SETTINGS = [
     "unet",
     "--width",
     "4",
+    "--hyper",
+    "levels=1 convs=1",
     "--patch",
     "16",
     "--batch",
@@ -48,23 +52,45 @@ SETTINGS = [
     "--threads",
     "1",
 ]
-TORCHRUN = tuple(
-    f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node=2".split()
-)
+StartChild = Callable[..., Any]
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+@pytest.fixture
+def run(start_program: StartChild) -> Callable[..., Any]:
+    """A function that runs the program to its end."""
+
+    def run(*words: object) -> Any:
+        return start_program(*words, env={"OMP_NUM_THREADS": "1"}).wait()
+
+    return run
 
 
-def kbdenoise(*words: object, command: tuple[str, ...] = (sys.executable,)) -> list[str]:
-    return [*command, "-m", "kbdenoise", *map(str, words)]
+@pytest.fixture
+def torchrun(start_child: StartChild) -> Callable[..., Any]:
+    """A function that runs the program in two processes, started by torchrun."""
+    places = ["--standalone", "--nproc-per-node=2", "-m", "kbdenoise"]
+
+    def run(*words: object) -> Any:
+        code = "import runpy; runpy.run_module('torch.distributed.run', run_name='__main__')"
+        return start_child(code, *places, *words, env={"OMP_NUM_THREADS": "1"}).wait()
+
+    return run
 
 
-def run(*words: object, **options: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        kbdenoise(*words, **options), capture_output=True, text=True, env=environment(), check=False
-    )
+@pytest.fixture
+def team(start_program: StartChild) -> Callable[..., list[Any]]:
+    """A function that runs the program in two processes as torchrun would, in less time."""
+
+    def run(*words: object) -> list[Any]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        members = [
+            start_program(*words, env=place | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+        ]
+        return [member.wait() for member in members]
+
+    return run
 
 
 def difference(one: Path, other: Path) -> float:
@@ -74,16 +100,17 @@ def difference(one: Path, other: Path) -> float:
 
 
 def test_two_processes_give_the_weights_of_one_and_one_resumes_what_two_began(
-    contest: LocalContest, tmp_path: Path
+    contest: LocalContest,
+    tmp_path: Path,
+    run: Callable[..., Any],
+    torchrun: Callable[..., Any],
 ) -> None:
     runs = tmp_path / "runs"
-    place = ["--runs", runs]
+    words = ["train", contest.folder, *SETTINGS, "--runs", runs, "--name"]
 
-    one = run("train", contest.folder, *SETTINGS, *place, "--name", "one")
-    two = run("train", contest.folder, *SETTINGS, *place, "--name", "two", command=TORCHRUN)
-    half = run(
-        "train", contest.folder, *SETTINGS, *place, "--name", "half", "--gpus", 2, "--time-limit", 0
-    )
+    one = run(*words, "one")
+    two = torchrun(*words, "two")
+    half = run(*words, "half", "--gpus", 2, "--time-limit", 0)
 
     for answer in (one, two, half):
         assert answer.returncode == 0, answer.stderr
@@ -98,40 +125,37 @@ def test_two_processes_give_the_weights_of_one_and_one_resumes_what_two_began(
 
 
 def test_a_killed_process_ends_the_job_with_one_error_and_nothing_is_lost(
-    contest: LocalContest, tmp_path: Path
+    contest: LocalContest, tmp_path: Path, start_program: StartChild
 ) -> None:
     runs = tmp_path / "runs"
     words = ["train", contest.folder, *SETTINGS, "--runs", runs, "--steps", 2000, "--gpus", 2]
-    job = subprocess.Popen(
-        kbdenoise(*words),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
+    job = start_program(*words, env={"OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while not list(runs.glob("*/history.csv")) and time.monotonic() < deadline:
         time.sleep(0.1)
     while len(read_history(find_run("last", runs).history_file)) < 1:
         time.sleep(0.1)
     children = subprocess.run(
-        ["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True
+        ["pgrep", "-P", str(job.process.pid)], capture_output=True, text=True, check=True
     ).stdout.split()
 
     os.kill(int(children[-1]), signal.SIGKILL)
-    out, err = job.communicate(timeout=120)
+    ended = job.wait()
 
-    assert job.returncode == 1
-    assert out == ""
-    assert err.count("error:") == 1
-    assert "of 2 was ended by SIGKILL" in err
-    assert "Traceback" not in err
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.count("error:") == 1
+    assert "of 2 was ended by SIGKILL" in ended.stderr
+    assert "Traceback" not in ended.stderr
     resumed = train(resume="last", runs=runs, steps=100)
     assert resumed.steps == 100
 
 
 def test_processes_divide_the_pictures_of_a_prediction(
-    contest: LocalContest, tmp_path: Path
+    contest: LocalContest,
+    tmp_path: Path,
+    run: Callable[..., Any],
+    team: Callable[..., list[Any]],
 ) -> None:
     runs = tmp_path / "runs"
     result = train(
@@ -145,25 +169,24 @@ def test_processes_divide_the_pictures_of_a_prediction(
         folds=4,
         fold=0,
     )
-    places = ["--runs", runs, "--device", "cpu"]
+    words = ["predict", result.run.name, contest.test, "--runs", runs, "--device", "cpu", "--out"]
 
-    one = run("predict", result.run.name, contest.test, *places, "--out", tmp_path / "one")
-    two = run(
-        "predict", result.run.name, contest.test, *places, "--out", tmp_path / "two", "--gpus", 2
-    )
-    again = run(
-        "predict", result.run.name, contest.test, *places, "--out", tmp_path / "two", "--gpus", 2
-    )
+    one = run(*words, tmp_path / "one")
+    two = run(*words, tmp_path / "two", "--gpus", 2)
+    again, silent = team(*words, tmp_path / "two")
 
-    assert (one.returncode, two.returncode, again.returncode) == (0, 0, 0), two.stderr
+    assert {answer.returncode for answer in (one, two, again, silent)} == {0}, two.stderr
     pictures = sorted(p.name for p in (tmp_path / "one").glob("*.png"))
     assert pictures == sorted(p.name for p in (tmp_path / "two").glob("*.png"))
     for name in pictures:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert "4 were done before" in again.stdout
+    assert silent.stdout == ""
 
 
-def test_a_wrong_request_is_told_once(contest: LocalContest, tmp_path: Path) -> None:
+def test_a_wrong_request_is_told_once(
+    contest: LocalContest, tmp_path: Path, run: Callable[..., Any]
+) -> None:
     words = ["--runs", tmp_path, "--device", "cpu", "--gpus", 2]
 
     answer = run("train", contest.folder, "--model", "kbnett", *words)
@@ -173,13 +196,16 @@ def test_a_wrong_request_is_told_once(contest: LocalContest, tmp_path: Path) -> 
     assert "did you mean 'kbnet-s'?" in answer.stderr
 
 
-def test_a_batch_smaller_than_the_team_is_refused(contest: LocalContest, tmp_path: Path) -> None:
-    words = ["--runs", tmp_path, "--device", "cpu", "--gpus", 2, "--batch", 1, "--patch", 16]
+def test_a_batch_smaller_than_the_team_is_refused(
+    contest: LocalContest, tmp_path: Path, team: Callable[..., list[Any]]
+) -> None:
+    words = ["--runs", tmp_path, "--device", "cpu", "--batch", 1, "--patch", 16]
 
-    answer = run("train", contest.folder, "--model", "unet", *words)
+    answers = team("train", contest.folder, "--model", "unet", *words)
 
-    assert answer.returncode == 2
-    assert "too small for 2 processes" in answer.stderr
+    assert [answer.returncode for answer in answers] == [2, 2]
+    assert "too small for 2 processes" in answers[0].stderr
+    assert answers[1].stderr == ""
 
 
 def test_one_process_alone_is_a_team_that_costs_nothing() -> None:

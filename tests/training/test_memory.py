@@ -25,6 +25,7 @@ from kbdenoise.training.train import train
 TINY: dict[str, Any] = {
     "model": "unet",
     "width": 4,
+    "hyper": "levels=1 convs=1",
     "patch": 16,
     "batch": 6,
     "steps": 8,

@@ -134,6 +134,7 @@ def test_a_loss_that_does_not_suit_is_refused(
 TINY = {
     "model": "unet",
     "width": 4,
+    "hyper": "levels=1 convs=1",
     "patch": 16,
     "batch": 2,
     "folds": 4,

@@ -1,5 +1,4 @@
 import importlib.util
-import subprocess
 import sys
 import textwrap
 import types
@@ -19,6 +18,7 @@ from kbdenoise.training.train import TrainResult, train
 TINY: dict[str, Any] = {
     "model": "unet",
     "width": 4,
+    "hyper": "levels=1 convs=1",
     "patch": 16,
     "batch": 2,
     "steps": 12,
@@ -270,11 +270,13 @@ def test_where_training_goes_back_tensorboard_purges_what_was_beyond(
 
 @needs_tensorboard
 def test_tensorboard_reads_one_smooth_curve_after_a_kill(
-    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    contest: LocalContest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start_child: Callable[..., Any],
 ) -> None:
     program = textwrap.dedent(f"""
-        import os, torch
-        torch.set_num_threads(1)
+        import os
         from pathlib import Path
         from kbdenoise.progress import Advance
         from kbdenoise.training import loop
@@ -293,7 +295,7 @@ def test_tensorboard_reads_one_smooth_curve_after_a_kill(
         train(Path({str(contest.folder)!r}), runs=Path({str(tmp_path / "runs")!r}),
               log_to="tensorboard", progress=killed, **{TINY!r})
     """)
-    child = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    child = start_child(program).wait()
     assert child.returncode == 9, child.stderr
 
     monkeypatch.setattr("kbdenoise.training.loop._REPORT_EVERY_S", 0.0)
