@@ -171,6 +171,16 @@ def speaks() -> bool:
     return not is_in_team() or os.environ["RANK"] == "0"
 
 
+def tells(error: KbdenoiseError) -> bool:
+    """Whether this process tells an error: the leader what all have, each one its own.
+
+    Where `--gpus` has started them, it tells of a process that has ended, and of a new start.
+    """
+    if LAUNCHED in os.environ and (isinstance(error, TeamBrokenError) or asked_again()):
+        return False
+    return speaks() or error.of_one_process
+
+
 def is_broken_team(error: RuntimeError) -> bool:
     """Whether torch means by this error that another process is no longer there."""
     words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")

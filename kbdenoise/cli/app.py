@@ -39,7 +39,7 @@ from kbdenoise.cli.console import (
 )
 from kbdenoise.cli.options import Command, with_durations
 from kbdenoise.errors import KbdenoiseError
-from kbdenoise.team import LAUNCHED, TeamBrokenError, asked_again, speaks
+from kbdenoise.team import speaks, tells
 
 PANELS: dict[str, tuple[Command | typer.Typer, ...]] = {
     "Contest": (
@@ -121,7 +121,7 @@ def _run(words: list[str]) -> int:
     except KbdenoiseError as error:
         if "--debug" in words:
             show_traceback()
-        if _is_ours_to_tell(error):
+        if tells(error):
             show_error(error.message, hint=error.hint)
         elif not speaks():
             with contextlib.suppress(KeyboardInterrupt):
@@ -156,13 +156,6 @@ def _run(words: list[str]) -> int:
             hint="close other programs, or raise the limit (`ulimit -v`, or the container's)",
         )
         return FAILED
-
-
-def _is_ours_to_tell(error: KbdenoiseError) -> bool:
-    """Of processes that work together the leader tells what all have; each one its own."""
-    if LAUNCHED in os.environ and (isinstance(error, TeamBrokenError) or asked_again()):
-        return False
-    return speaks() or error.of_one_process
 
 
 def _lacks_memory(error: Exception) -> bool:

@@ -21,7 +21,7 @@ from kbdenoise.cli.words import to_json
 from kbdenoise.config import ModelSettings, PredictConfig, TrainConfig
 from kbdenoise.errors import KbdenoiseError, SettingsError
 from kbdenoise.presets import PRESETS, Preset, tuned
-from kbdenoise.team import is_in_team, speaks
+from kbdenoise.team import is_in_team, speaks, tells
 
 Settings = dict[str, Any]
 """Settings given as options, by their flat names; those not given are absent."""
@@ -268,7 +268,7 @@ def _faced(
             with Console(words, quiet=quiet, as_json=as_json, debug=debug) as console:
                 function(console=console, **given)
         except KbdenoiseError as error:
-            if as_json and speaks():
+            if as_json and tells(error):
                 failure = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
                 write(sys.stdout, to_json(words, failure | dict(error.facts)))
             raise

@@ -79,10 +79,12 @@ def another(kind: Any, field: Any) -> Any:
     """A value that is not the default."""
     if kind is bool:
         return not field.default
-    if field.name in ("folds", "epochs", "dsd"):
-        return {"folds": 5, "epochs": 0.0, "dsd": 0.3}[field.name]
+    if field.name in ("folds", "epochs", "samples", "dsd"):  # one length at a time
+        return {"folds": 5, "epochs": 0.0, "samples": 0, "dsd": 0.3}[field.name]
     if kind in (int, float):
         return field.default + 1 if kind is int else 0.9 * field.default
+    if field.name == "schedule":
+        return "exponential"  # which can start again
     if get_origin(kind) is not None:
         return next(choice for choice in get_args(kind) if choice not in (field.default, "auto"))
     return {
@@ -123,6 +125,16 @@ def test_every_option_sets_its_setting(capsys: Captured, command: str, config: t
             words += [option, str(value)]
 
     assert effective(capsys, command, *words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [(["--epochs", "7"], "epochs", 7.0), (["--samples", "1.6M"], "samples", 1_600_000)],
+)
+def test_other_lengths_set_their_settings(
+    capsys: Captured, words: list[str], name: str, value: float
+) -> None:
+    assert effective(capsys, "train", "--device", "cpu", *words)[name] == value
 
 
 def test_an_option_wins_over_the_file_and_the_file_over_the_preset(

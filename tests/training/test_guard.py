@@ -19,7 +19,6 @@ from kbdenoise.training.train import TrainResult, train
 TINY: dict[str, Any] = {
     "model": "unet",
     "width": 4,
-    "hyper": "levels=1 convs=1",
     "patch": 16,
     "batch": 2,
     "steps": 60,

@@ -19,7 +19,7 @@ from kbdenoise.training.sparsity import masks_by_size, phase_at, within
 from kbdenoise.training.train import train
 from tests.training.test_train import TINY, assert_equal_weights, stop_at
 
-DSD = {**TINY, "dsd": 0.3, "steps": 20, "val_every": 4, "warmup": "0"}
+DSD = {**TINY, "hyper": "", "dsd": 0.3, "steps": 20, "val_every": 4, "warmup": "0"}
 
 
 def zeros(run: Path, name: str) -> dict[str, float]:
