@@ -1,8 +1,10 @@
 """Tiny seeded pictures and contests, made on the spot; no network, no GPU, no clock."""
 
+import contextlib
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +27,13 @@ SHARED = Path(os.environ.get("KBDENOISE_SHARED", Path(__file__).parents[2] / "sh
 MakeContest = Callable[..., LocalContest]
 
 PROCESSES = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+
+
+def pytest_configure() -> None:
+    """Let child processes hear Ctrl-C even where a shell runs the tests in its background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

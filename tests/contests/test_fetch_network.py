@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import random
 import resource
@@ -84,7 +85,9 @@ def test_every_fault_ends_as_documented(
     data: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.DEBUG, logger="kbdenoise")
     kaggle = make_kaggle()
     kaggle.with_md5 = bool(row.contest.get("with_md5", True))
     monkeypatch.setenv("KBDENOISE_TIMEOUT", str(row.timeout_s))
@@ -98,7 +101,7 @@ def test_every_fault_ends_as_documented(
     assert (code, time.monotonic() - began < 20) == (row.code, True), told.err
     for words in row.words:
         assert words in told.err.replace("\n        ", " ")
-    assert not any(secret in told.err + told.out for secret in CANARIES)
+    assert not any(secret in told.err + told.out + caplog.text for secret in CANARIES)
     left = {p.name: p for p in data.iterdir()} if data.is_dir() else {}
     if row.left == "the contest":
         assert_whole(data, kaggle.contest.archive)

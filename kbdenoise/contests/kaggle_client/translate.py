@@ -50,7 +50,7 @@ def translated(
     """
     if isinstance(failure, KaggleError | TryAgain):
         return failure
-    logger.debug("%s: %s", type(failure).__name__, failure)
+    logger.debug("%s: %s", type(failure).__name__, scrub(str(failure)))
     if isinstance(failure, NoCredentials):
         return no_credentials()
     response = getattr(failure, "response", None)
