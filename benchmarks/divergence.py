@@ -1,12 +1,13 @@
 """The earlier work's KBNet at five times its learning rate: does it diverge, and what helps?
 
     python -m benchmarks.divergence [--steps 600] [--seeds 0] [--only RECIPE] [--size small]
+                                    [--lr 0.05]
 
-Trains the preset deck-kbnet-1 with --lr 0.005 on the demo contest, through the program as a user
-does: as the preset is, without a guard; with the guard alone; and with what kbdenoise does by
-itself: guard, clipped gradient and warm-up. Prints the curve of each and what the guard said, and
-writes benchmarks/results/. Smaller patches, batches and, with --size, networks than the recipe's
-make it bearable on a CPU; a run that does not diverge here is shown as it is.
+Trains the preset deck-kbnet-1 with --lr 0.005, or another rate, on the demo contest, through the
+program as a user does: as the preset is, without a guard; with the guard alone; and with what
+kbdenoise does by itself: guard, clipped gradient and warm-up. Prints the curve of each and what the
+guard said, and writes benchmarks/results/. Smaller patches, batches and, with --size, networks than
+the recipe's make it bearable on a CPU; a run that does not diverge here is shown as it is.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from benchmarks import program, record
 from kbdenoise.runs.folder import Run
 from kbdenoise.runs.history import read_history
 
-PRESET, RATE = "deck-kbnet-1", 0.005
+PRESET = "deck-kbnet-1"
 RECIPES = {
     "as it is": ("--guard", "0", "--clip", "0", "--warmup", "0"),
     "guard alone": ("--guard", "10", "--clip", "0", "--warmup", "0"),
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--only", choices=RECIPES)
+    parser.add_argument("--lr", default="0.005", help="what the earlier work diverged at")
     parser.add_argument("--size", default="", help="of kbnet-s, instead of the preset's")
     parser.add_argument("--patch", default="64")
     parser.add_argument("--batch", default="2")
@@ -53,8 +55,8 @@ def main() -> None:
                 print(_text(rows[-1]), flush=True)
     print(_table(rows))
     if not wanted.no_result:
-        figures = {"settings": vars(wanted), "preset": PRESET, "lr": RATE, "runs": rows}
-        arguments = f"--steps {wanted.steps} --seeds {wanted.seeds}"
+        figures = {"settings": vars(wanted), "preset": PRESET, "runs": rows}
+        arguments = f"--steps {wanted.steps} --seeds {wanted.seeds} --lr {wanted.lr}"
         arguments += f" --size {wanted.size}" if wanted.size else ""
         print(f"written: {record.write_result('divergence', figures, arguments=arguments)}")
 
@@ -66,7 +68,7 @@ def trained(home: Path, recipe: str, seed: str, wanted: argparse.Namespace) -> d
     # The preset counts 60 epochs; 0 of them lets --steps decide, and the rate hardly falls.
     answer = program.run(
         home,
-        *("train", "demo", "--name", name, "--preset", PRESET, "--lr", str(RATE)),
+        *("train", "demo", "--name", name, "--preset", PRESET, "--lr", wanted.lr),
         *("--epochs", "0", "--steps", str(wanted.steps), "--seed", seed, *RECIPES[recipe]),
         *("--patch", wanted.patch, "--batch", wanted.batch, "--threads", wanted.threads),
         *("--device", wanted.device, "--val-every", every, "--val-images", str(PICTURES)),
