@@ -1,6 +1,7 @@
 import importlib.util
 import sys
 import textwrap
+import time
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -298,6 +299,7 @@ def test_tensorboard_reads_one_smooth_curve_after_a_kill(
     child = start_child(program).wait()
     assert child.returncode == 9, child.stderr
 
+    time.sleep(1.1)  # event files are read in the order of the seconds in their names
     monkeypatch.setattr("kbdenoise.training.loop._REPORT_EVERY_S", 0.0)
     resumed = train(resume="last", runs=tmp_path / "runs")
 
