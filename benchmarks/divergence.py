@@ -21,7 +21,7 @@ from benchmarks import program, record
 from kbdenoise.runs.folder import Run
 from kbdenoise.runs.history import read_history
 
-PRESET = "deck-kbnet-1"
+PRESET, _DECK_LR = "deck-kbnet-1", "0.005"
 RECIPES = {
     "as it is": ("--guard", "0", "--clip", "0", "--warmup", "0"),
     "guard alone": ("--guard", "10", "--clip", "0", "--warmup", "0"),
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--only", choices=RECIPES)
-    parser.add_argument("--lr", default="0.005", help="what the earlier work diverged at")
+    parser.add_argument("--lr", default=_DECK_LR, help="what the earlier work diverged at")
     parser.add_argument("--size", default="", help="of kbnet-s, instead of the preset's")
     parser.add_argument("--patch", default="64")
     parser.add_argument("--batch", default="2")
@@ -57,8 +57,10 @@ def main() -> None:
     if not wanted.no_result:
         figures = {"settings": vars(wanted), "preset": PRESET, "runs": rows}
         arguments = f"--steps {wanted.steps} --seeds {wanted.seeds} --lr {wanted.lr}"
+        variant = "" if wanted.lr == _DECK_LR else f"_at_{wanted.lr}"
         arguments += f" --size {wanted.size}" if wanted.size else ""
-        print(f"written: {record.write_result('divergence', figures, arguments=arguments)}")
+        path = record.write_result("divergence", figures, arguments=arguments, variant=variant)
+        print(f"written: {path}")
 
 
 def trained(home: Path, recipe: str, seed: str, wanted: argparse.Namespace) -> dict[str, Any]:

@@ -12,10 +12,15 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def write_result(name: str, figures: dict[str, Any], *, arguments: str = "") -> Path:
-    """Write results/DATE_NAME.json; a second measurement of one day replaces the first."""
+def write_result(
+    name: str, figures: dict[str, Any], *, arguments: str = "", variant: str = ""
+) -> Path:
+    """Write results/DATE_NAME.json; a second measurement of one day replaces the first.
+
+    A `variant`, such as '_at_0.05', stands behind the name.
+    """
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{date.today().isoformat()}_{name}.json"
+    path = RESULTS / f"{date.today().isoformat()}_{name}{variant}.json"
     content = {
         "date": date.today().isoformat(),
         "machine": machine(),
