@@ -1,16 +1,18 @@
 """From a network in its forms for export to a Core ML package on the disk."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kbdenoise.config import ExportFrontend, ExportPrecision
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.export.coreml.library import coremltools, quiet
+from kbdenoise.export.coreml.tiles import Images
 
 TARGET = "macOS14"
 """The oldest system that takes the packages; iOS 17 is of the same year."""
@@ -18,43 +20,61 @@ INPUTS = ("image", "page")
 OUTPUT = "restored"
 # It makes a batch norm, whose eps of 1e-5 becomes part of the gain, of a gain and an offset.
 _UNWANTED_PASS = "common::fuse_elementwise_to_batchnorm"
-# Left behind by coremltools in every package that comes from torch.export; Core ML knows no such file.
+# coremltools leaves it in packages that come from torch.export; Core ML knows no such file.
 _DEBUG_FILE = "executorch_debug_handle_mapping.json"
+_PRECISIONS: Mapping[ExportPrecision, str] = {"fp16": "FLOAT16", "fp32": "FLOAT32"}
 _NUMPY_FAULT = "only 0-dimensional arrays can be converted"
 
 
+def record(
+    model: nn.Module, images: Images, *, name: str, frontend: ExportFrontend = "export"
+) -> Any:
+    """Torch's program of `model` for pictures of the sizes of `images` alone.
+
+    `name` stands in error texts. Raises DataError for a network that torch cannot record.
+    """
+    with quiet(), torch.no_grad(), _refused(name, frontend):
+        if frontend == "trace":
+            return torch.jit.trace(model, images, check_trace=False)
+        return torch.export.export(model, images).run_decompositions({})
+
+
 def convert(
-    model: nn.Module,
-    images: tuple[Tensor, ...],
+    recorded: Any,
+    images: Images,
     *,
     name: str,
     precision: ExportPrecision = "fp16",
     frontend: ExportFrontend = "export",
 ) -> Any:
-    """coremltools' package of `model`, which takes tensors of the shapes of `images` alone.
+    """A package, in coremltools' memory, of what `record` gave.
 
-    `name` stands in error texts. Images and results are of the type that is computed in, so that no
-    operation converts them. Raises DataError for a network that torch or coremltools cannot convert
-    and SettingsError where coremltools is missing or its front end does not suit the numpy here.
+    Images and results are of the type that is computed in, so that no operation converts them.
+    Raises DataError for a network that coremltools cannot convert and SettingsError where it is
+    missing, or where its front end does not suit the numpy that is installed.
     """
     tools = coremltools()
-    types = [tools.TensorType(n, tuple(i.shape)) for n, i in zip(INPUTS, images, strict=False)]
-    with quiet(), torch.no_grad():
-        try:
-            return tools.convert(
-                _recorded(model, images, frontend),
-                source="pytorch",
-                convert_to="mlprogram",
-                minimum_deployment_target=getattr(tools.target, TARGET),
-                compute_precision=_precision(tools, precision),
-                compute_units=tools.ComputeUnit.CPU_AND_NE,
-                inputs=_typed(tools, types, precision),
-                outputs=[tools.TensorType(OUTPUT)],
-                pass_pipeline=_passes(tools),
-                skip_model_load=True,  # on a Mac it would compile the package here and now
-            )
-        except Exception as error:  # whatever a converter comes up with
-            raise _refusal(error, name=name, frontend=frontend) from error
+    # Without a word half precision would be taken for the inputs of every package.
+    dtype = tools.converters.mil.mil.types.fp32 if precision == "fp32" else None
+    inputs = [
+        tools.TensorType(n, tuple(i.shape), dtype=dtype)
+        for n, i in zip(INPUTS, images, strict=False)
+    ]
+    passes = tools.PassPipeline.DEFAULT
+    passes.remove_passes([_UNWANTED_PASS])
+    with quiet(), _refused(name, frontend):
+        return tools.convert(
+            recorded,
+            source="pytorch",
+            convert_to="mlprogram",
+            minimum_deployment_target=getattr(tools.target, TARGET),
+            compute_precision=getattr(tools.precision, _PRECISIONS[precision]),
+            compute_units=tools.ComputeUnit.CPU_AND_NE,
+            inputs=inputs,
+            outputs=[tools.TensorType(OUTPUT)],
+            pass_pipeline=passes,
+            skip_model_load=True,  # on a Mac it would compile the package here and now
+        )
 
 
 def save(package: Any, path: Path, *, metadata: Mapping[str, str]) -> None:
@@ -66,35 +86,20 @@ def save(package: Any, path: Path, *, metadata: Mapping[str, str]) -> None:
     (path / _DEBUG_FILE).unlink(missing_ok=True)
 
 
-def _recorded(model: nn.Module, images: tuple[Tensor, ...], frontend: ExportFrontend) -> Any:
-    if frontend == "trace":
-        return torch.jit.trace(model, images, check_trace=False)
-    return torch.export.export(model, images).run_decompositions({})
-
-
-def _typed(tools: ModuleType, types: list[Any], precision: ExportPrecision) -> list[Any]:
-    """Types of the inputs; without a word half precision would be taken for every package."""
-    if precision == "fp32":
-        for each in types:
-            each.dtype = tools.converters.mil.mil.types.fp32
-    return types
-
-
-def _precision(tools: ModuleType, precision: ExportPrecision) -> Any:
-    return {"fp16": tools.precision.FLOAT16, "fp32": tools.precision.FLOAT32}[precision]
-
-
-def _passes(tools: ModuleType) -> Any:
-    passes = tools.PassPipeline.DEFAULT
-    passes.remove_passes([_UNWANTED_PASS])
-    return passes
+@contextmanager
+def _refused(name: str, frontend: ExportFrontend) -> Iterator[None]:
+    """Turn whatever a converter comes up with into a sentence."""
+    try:
+        yield
+    except Exception as error:
+        raise _refusal(error, name=name, frontend=frontend) from error
 
 
 def _refusal(error: Exception, *, name: str, frontend: ExportFrontend) -> Exception:
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     if frontend == "trace" and _NUMPY_FAULT in str(error):
         return SettingsError(
-            f"--frontend trace does not work with numpy {_numpy_version()}: coremltools 9.0 takes "
+            f"--frontend trace does not work with numpy {np.__version__}: coremltools 9.0 takes "
             "arrays of one number for numbers, which numpy refuses from 2.4 on",
             hint="use --frontend export, or install numpy<2.4",
         )
@@ -102,9 +107,3 @@ def _refusal(error: Exception, *, name: str, frontend: ExportFrontend) -> Except
         f"{name} cannot be converted to a Core ML package: {reason}",
         hint="export it as ONNX (--format onnx), or with the tested versions: see constraints.txt",
     )
-
-
-def _numpy_version() -> str:
-    import numpy
-
-    return numpy.__version__

@@ -3,10 +3,10 @@
 Modules are exchanged in a copy, for export alone. Three things decide the forms:
 
 * Rank 4, fixed sizes and convolutions are what a Neural Engine may take.
-* Half precision: its smallest normal number is 6.1e-5, and what is smaller may count as zero. A norm
-  with an eps of 1e-6 then divides zero by zero where its input is constant. Norms do not care for
-  the scale of their input, so it is multiplied by a power of two, which is exact, and eps by its
-  square. Sums of squares over a whole tile become means, which stay below 65504, the largest number.
+* Half precision: its smallest normal number is 6.1e-5, and what is smaller may count as zero. A
+  norm with an eps of 1e-6 then divides zero by zero where its input is constant. Norms do not care
+  for the scale of their input, so it is multiplied by a power of two, which is exact, and eps by
+  its square. Sums of squares over a tile become means, which stay below 65504, the largest number.
 * A norm written as (d / deviation + offset / gain) * gain becomes one operation in the converter;
   the usual order leaves a batch norm behind, with a gain that is off by 5e-6.
 
@@ -62,6 +62,10 @@ class NormForm(nn.Module):
     [B, C, H, W] -> [B, C, H, W]; over the channels a layer norm, over the pixels an instance norm.
     """
 
+    weight: Tensor
+    bias: Tensor
+    offset: Tensor
+
     def __init__(self, weight: Tensor, bias: Tensor, *, eps: float, axes: tuple[int, ...]) -> None:
         super().__init__()
         self.axes = axes
@@ -86,6 +90,8 @@ class NormForm(nn.Module):
 
 class BiasFreeForm(nn.Module):
     """`BiasFreeNorm2d`, its input scaled."""
+
+    weight: Tensor
 
     def __init__(self, norm: BiasFreeNorm2d) -> None:
         super().__init__()
@@ -152,10 +158,9 @@ def _layer_norm(norm: LayerNorm2d) -> nn.Module:
 
 def _instance_norm(norm: InstanceNorm | nn.InstanceNorm2d) -> nn.Module:
     if isinstance(norm, InstanceNorm):
-        weight, bias = norm.weight, norm.bias
-    else:
-        weight, bias = torch.ones(norm.num_features), torch.zeros(norm.num_features)
-    return NormForm(weight, bias, eps=norm.eps, axes=(2, 3))
+        return NormForm(norm.weight, norm.bias, eps=norm.eps, axes=(2, 3))
+    ones = torch.ones(norm.num_features)  # torch's own, which has neither gain nor offset here
+    return NormForm(ones, torch.zeros_like(ones), eps=norm.eps, axes=(2, 3))
 
 
 _FORMS: Mapping[type, Callable[..., nn.Module]] = {

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from kbdenoise.config import KbaForm
 from kbdenoise.models.kba import KernelBasisAttention
 from kbdenoise.models.kba_shape import Shape, shape_of, tap_rows
+from kbdenoise.models.kbnet_l import FeatureFusion
+from kbdenoise.models.kbnet_s import KBBlock
 
 _CHUNK = 32  # kernels of the basis at a time
 _COARSE = 4  # times the channels of the finest level, from which on a level takes the chunked form
@@ -33,12 +35,14 @@ def bake_kernel_bases(model: nn.Module, *, form: KbaForm) -> None:
     "tap" takes the tap form everywhere, "chunk" the chunked one on the coarse levels, whose
     channels are at least four times those of the finest.
     """
-    blocks = [block for block in model.modules() if _has_basis(block)]
+    blocks = [b for b in model.modules() if isinstance(b, KBBlock | FeatureFusion)]
     narrowest = min((block.b.shape[2] for block in blocks), default=0)
     for block in blocks:
+        assert isinstance(block.kba, KernelBasisAttention)
         coarse = block.b.shape[2] >= _COARSE * narrowest
         made = ChunkAttention if form == "chunk" and coarse else TapAttention
-        block.kba = made(block.w.detach(), block.b.detach(), groups=block.kba.groups)
+        basis = (block.w.detach(), block.b.detach())
+        setattr(block, "kba", made(*basis, groups=block.kba.groups))  # noqa: B010
 
 
 class TapAttention(nn.Module):
@@ -46,6 +50,11 @@ class TapAttention(nn.Module):
 
     The parameters that a block passes to its operator are not looked at.
     """
+
+    replicate: Tensor
+    add_up: Tensor
+    kernels: Tensor
+    offset: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor, *, groups: int) -> None:
         super().__init__()
@@ -81,6 +90,8 @@ class ChunkAttention(nn.Module):
     The parameters that a block passes to its operator are not looked at.
     """
 
+    offset: Tensor
+
     def __init__(self, weight: Tensor, bias: Tensor, *, groups: int) -> None:
         super().__init__()
         self.shape = shape = _shape(weight, bias, groups)
@@ -112,16 +123,11 @@ class ChunkAttention(nn.Module):
             yield slice(first, first + _CHUNK)
 
 
-def _has_basis(block: nn.Module) -> bool:
-    return isinstance(getattr(block, "kba", None), KernelBasisAttention)
-
-
 def _shape(weight: Tensor, bias: Tensor, groups: int) -> Shape:
     """The shape of a basis alone: that of its image and attention follows from it."""
     _, nset, channels = bias.shape
-    return shape_of(
-        *(bias.new_empty(1, c, 1, 1) for c in (channels, nset)), weight, bias, groups=groups
-    )
+    x, attention = (bias.new_empty(1, c, 1, 1) for c in (channels, nset))
+    return shape_of(x, attention, weight, bias, groups=groups)
 
 
 def _pointwise(matrix: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ computes it: operation by operation in fp32, every result rounded to the type th
 declares and compared with the shape that it declares. An operation that is not known ends it.
 
 It shows that the *program* is right: its order, its weights, its types. It is kinder than a device
-may be, for sums inside an operation are taken in fp32, and so it says nothing about speed, placement
-or the last digit of a Neural Engine. `flush=True` plays the harshest of devices that is thinkable: a
-number below half precision's smallest normal one, 6.1e-5, is zero.
+may be, for sums inside an operation are taken in fp32, and so it says nothing about speed, about
+placement or about the last digit of a Neural Engine. `flush=True` plays the harshest of devices
+that is thinkable: a number below half precision's smallest normal one, 6.1e-5, is zero.
 """
 
 from collections.abc import Iterable, Mapping, MutableMapping

@@ -80,7 +80,9 @@ def _slice_by_index(a: Inputs) -> Tensor:
         raise NotImplementedError("slice_by_index with squeeze_mask")
     cuts = tuple(
         slice(
-            None if begin_mask[i] else a["begin"][i], None if end_mask[i] else a["end"][i], strides[i]
+            None if begin_mask[i] else a["begin"][i],
+            None if end_mask[i] else a["end"][i],
+            strides[i],
         )
         for i in range(rank)
     )

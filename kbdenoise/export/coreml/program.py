@@ -13,6 +13,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Operation:
         return self.outputs[0].name
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for what is worked out once
 class Program:
     """The function `main` of a package."""
 
@@ -82,6 +83,11 @@ class Program:
     def counts(self) -> dict[str, int]:
         """How many operations there are of each kind, in the kinds' alphabetical order."""
         return dict(sorted(Counter(op.kind for op in self.operations).items()))
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of the inputs and of all that the operations give, by name."""
+        return {value.name: value.shape for value in (*self.inputs, *self.values)}
 
     @property
     def values(self) -> Iterator[Value]:

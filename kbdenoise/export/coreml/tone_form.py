@@ -17,6 +17,10 @@ _FAR = 2.0**12  # beyond any pixel: the first and the last piece go on for ever
 class ToneForm(nn.Module):
     """`Tone` for one picture and the thumbnail of its page."""
 
+    low: Tensor
+    high: Tensor
+    ones: Tensor
+
     def __init__(self, tone: Tone) -> None:
         super().__init__()
         self.channels = c = tone.channels
@@ -48,27 +52,27 @@ class ToneForm(nn.Module):
         mixed = F.relu(self.mix(known))
         offset, slopes = self.offset(mixed), self.slopes(mixed)  # [1, C, 1, 1], [1, C * n, 1, 1]
         if not self.is_curve:
-            return offset + slopes * noisy
+            gained: Tensor = offset + slopes * noisy
+            return gained
         inside = torch.minimum(torch.maximum(self.pieces(noisy), self.low), self.high)
         rises = inside * F.softplus(slopes)  # [1, C * n, H, W]
-        return F.conv2d(rises, self.ones, groups=self.channels) + offset
+        curved: Tensor = F.conv2d(rises, self.ones, groups=self.channels) + offset
+        return curved
 
 
 def _spread(
     channels: int, copies: int, *, scale: float, step: float, dtype: torch.dtype
 ) -> nn.Conv2d:
-    """Every channel `copies` times, as scale * x - i * step: [B, C, H, W] -> [B, C*copies, H, W]."""
-    conv = nn.Conv2d(channels, channels * copies, 1, groups=channels, dtype=dtype)
-    with torch.no_grad():
-        conv.weight.fill_(scale)
-        conv.bias.copy_(-step * torch.arange(copies, dtype=dtype).repeat(channels))
-    return conv.requires_grad_(False)
+    """Channel copies scale * x - i * step: [B, C, H, W] -> [B, C * copies, H, W]."""
+    offsets = -step * torch.arange(copies, dtype=dtype).repeat(channels)
+    weight = torch.full((channels * copies, 1), scale, dtype=dtype)
+    return _pointwise(weight, offsets, groups=channels)
 
 
-def _pointwise(weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A linear layer as a 1x1 convolution."""
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, dtype=weight.dtype)
-    with torch.no_grad():
-        conv.weight.copy_(weight[:, :, None, None])
-        conv.bias.copy_(bias)
+def _pointwise(weight: Tensor, bias: Tensor, *, groups: int = 1) -> nn.Conv2d:
+    """A linear layer, of weight [outputs, inputs / groups], as a 1x1 convolution."""
+    outputs, inputs = weight.shape
+    conv = nn.Conv2d(inputs * groups, outputs, 1, groups=groups, dtype=weight.dtype)
+    state = {"weight": weight.detach()[:, :, None, None], "bias": bias.detach()}
+    conv.load_state_dict(state)
     return conv.requires_grad_(False)

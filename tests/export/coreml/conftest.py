@@ -1,0 +1,56 @@
+"""Toy networks with weights that no result is right without."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from kbdenoise.models.build import build_model
+from kbdenoise.models.layers import fold_scales
+from tests.models.conftest import Randomise
+from tests.models.conftest import randomised as randomised
+
+_U = {"width": 8, "encoder_blocks": (1,), "decoder_blocks": (0,), "middle_blocks": 0}
+_T = {"width": 4, "blocks": (1, 1, 1, 1), "refinement_blocks": 0, "heads": (1, 1, 2, 2)}
+TOYS: dict[str, dict[str, Any]] = {
+    "dncnn": {"depth": 3, "width": 8},
+    "drunet": {"width": 8, "levels": 1, "blocks": 1},
+    "kbnet-l": {**_T, "nset": 4, "kernel": 1},
+    "kbnet-s": _U,
+    "nafnet": _U,
+    "pix2pix": {"width": 4, "levels": 2},
+    "res-unet": {"width": 8, "encoder_blocks": (1,), "decoder_blocks": (1,)},
+    "restormer": _T,
+    "srresnet": {"width": 8, "blocks": 1},
+    "tone": {"width": 4},
+    "tone+res-unet": {"width": 8, "encoder_blocks": (1,), "decoder_blocks": (1,), "tone_width": 4},
+    "unet": {"width": 8, "levels": 1, "down": "pool", "norm": "batch"},
+}
+"""The smallest of every architecture; the check of every one takes it from here."""
+
+_LAST = ("ending", "tail", "output", "m_tail", "model.5", "curve", "affine")
+
+Toy = Callable[..., nn.Module]
+
+
+@pytest.fixture(scope="session")
+def toy(randomised: Randomise) -> Toy:
+    """A function that makes a toy network in evaluation mode, its scales folded.
+
+    All weights are drawn, and those of a last layer made smaller, so that results are no pictures
+    far beyond [0, 1].
+    """
+
+    def make(name: str, /, *, channels: int = 3, **hyperparameters: Any) -> nn.Module:
+        model = build_model(name, channels=channels, **(hyperparameters or TOYS[name]))
+        randomised(model)
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if key.removeprefix("restorer.").removeprefix("tone.").startswith(_LAST):
+                    parameter.mul_(0.1)
+        fold_scales(model)
+        return model
+
+    return make
