@@ -71,17 +71,24 @@ class TapAttention(nn.Module):
 
     def forward(self, x: Tensor, attention: Tensor, *_basis: Tensor) -> Tensor:
         """Filter [B, C, H, W] by [B, nset, H, W]."""
-        height, width = x.shape[2:]
-        r, g = self.shape.kernel // 2, self.shape.groups
+        g = self.shape.groups
         replicated = F.conv2d(x, self.replicate, groups=g)  # [B, C, H, W] -> [B, C*gc, H, W]
-        padded = F.pad(replicated, (r, r, r, r))
         total: Tensor | None = None
-        for (dy, dx), kernel in zip(self.shape.taps, self.kernels, strict=True):
-            shifted = padded[:, :, dy : dy + height, dx : dx + width]
+        for shifted, kernel in zip(self._shifted(replicated), self.kernels, strict=True):
             product = F.conv2d(attention, kernel) * shifted  # [B, C*gc, H, W]
             total = product if total is None else total + product
         assert total is not None
         return F.conv2d(total, self.add_up, groups=g) + F.conv2d(attention, self.offset)
+
+    def _shifted(self, x: Tensor) -> Iterator[Tensor]:
+        """What every tap sees of [B, C, H, W]. One that shifts nothing slices nothing, either."""
+        if self.shape.kernel == 1:
+            yield x
+            return
+        r, (height, width) = self.shape.kernel // 2, x.shape[2:]
+        padded = F.pad(x, (r, r, r, r))
+        for dy, dx in self.shape.taps:
+            yield padded[:, :, dy : dy + height, dx : dx + width]
 
 
 class ChunkAttention(nn.Module):
