@@ -25,9 +25,6 @@ DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 OptimiserName = Literal["adam", "adamw", "sgd", "muon"]
 ScheduleName = Literal["constant", "cosine", "exponential", "one-cycle", "plateau", "step"]
-ExportPrecision = Literal["fp16", "fp32"]
-ExportFrontend = Literal["export", "trace"]
-KbaForm = Literal["tap", "chunk"]
 
 
 def setting(

@@ -7,22 +7,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from kbdenoise.config import ExportFrontend, ExportPrecision
+from kbdenoise.config import ExportFrontend
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.export.coreml.library import coremltools, quiet
-from kbdenoise.export.coreml.tiles import Images
+from kbdenoise.export.source import INPUT, OUTPUT, PAGE
 
+Images = tuple[Tensor, ...]
+"""The picture [1, C, tile, tile] and, for a network that sees the page, its thumbnail."""
 TARGET = "macOS14"
 """The oldest system that takes the packages; iOS 17 is of the same year."""
-INPUTS = ("image", "page")
-OUTPUT = "restored"
+FORMAT_VERSION = 8
+"""Of packages for that system."""
+COMPUTE_UNITS = "CPU_AND_NE"
+"""What they are meant for; a package does not hold it, so it stands in the card."""
 # It makes a batch norm, whose eps of 1e-5 becomes part of the gain, of a gain and an offset.
 _UNWANTED_PASS = "common::fuse_elementwise_to_batchnorm"
 # coremltools leaves it in packages that come from torch.export; Core ML knows no such file.
 _DEBUG_FILE = "executorch_debug_handle_mapping.json"
-_PRECISIONS: Mapping[ExportPrecision, str] = {"fp16": "FLOAT16", "fp32": "FLOAT32"}
+_PRECISIONS = {"fp16": "FLOAT16", "fp32": "FLOAT32"}
 _NUMPY_FAULT = "only 0-dimensional arrays can be converted"
 
 
@@ -44,7 +48,7 @@ def convert(
     images: Images,
     *,
     name: str,
-    precision: ExportPrecision = "fp16",
+    precision: str = "fp16",
     frontend: ExportFrontend = "export",
 ) -> Any:
     """A package, in coremltools' memory, of what `record` gave.
@@ -58,7 +62,7 @@ def convert(
     dtype = tools.converters.mil.mil.types.fp32 if precision == "fp32" else None
     inputs = [
         tools.TensorType(n, tuple(i.shape), dtype=dtype)
-        for n, i in zip(INPUTS, images, strict=False)
+        for n, i in zip((INPUT, PAGE), images, strict=False)
     ]
     passes = tools.PassPipeline.DEFAULT
     passes.remove_passes([_UNWANTED_PASS])
@@ -69,7 +73,7 @@ def convert(
             convert_to="mlprogram",
             minimum_deployment_target=getattr(tools.target, TARGET),
             compute_precision=getattr(tools.precision, _PRECISIONS[precision]),
-            compute_units=tools.ComputeUnit.CPU_AND_NE,
+            compute_units=getattr(tools.ComputeUnit, COMPUTE_UNITS),
             inputs=inputs,
             outputs=[tools.TensorType(OUTPUT)],
             pass_pipeline=passes,
