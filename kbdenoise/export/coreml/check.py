@@ -20,8 +20,8 @@ from kbdenoise.export.probes import compared, probes
 from kbdenoise.export.source import OUTPUT, Source
 
 _HIGHEST_RANK = 4
-# Of the image's range, or of the largest result where that is more. In fp32 what rounding in another
-# order may do; in fp16 results in [0, 1] are up to 4.9e-4 apart, and a pixel may lose more.
+# Of the image's range, or of the largest result where that is more. In fp32 what rounding in
+# another order may do; in fp16 results in [0, 1] are up to 4.9e-4 apart, and a pixel may lose more.
 _RMS_LIMITS = {"fp32": 2e-6, "fp16": 1e-3}
 _PEAK_LIMITS = {"fp32": 2e-6, "fp16": 2e-2}
 
@@ -42,7 +42,7 @@ class Checked:
 
 
 def check_package(package: Path, source: Source) -> Checked:
-    """Read a package from the disk and compare it with its source, on a page and on constant tiles.
+    """Read a package from the disk and compare it with its source, on a page and constant tiles.
 
     Raises DataError for a package that cannot be read or computed; figures beyond their limits are
     for the caller to refuse.

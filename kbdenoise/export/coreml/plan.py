@@ -37,7 +37,7 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mapping:
+class PlannedUnits:
     """Operations and cost shares by unit, as Xcode shows them."""
 
     operations: dict[Unit, int]
@@ -104,7 +104,7 @@ def planned(plan: Any) -> list[Planned]:
     return found
 
 
-def mapping(operations: Iterable[Planned]) -> Mapping:
+def add_up(operations: Iterable[Planned]) -> PlannedUnits:
     """Count operations and add up their cost by unit."""
     counts: Counter[Unit] = Counter()
     cost: dict[Unit, float] = dict.fromkeys(UNITS, 0.0)
@@ -112,7 +112,7 @@ def mapping(operations: Iterable[Planned]) -> Mapping:
         counts[op.unit] += 1
         cost[op.unit] += op.cost
     whole = sum(cost.values()) or 1.0
-    return Mapping(
+    return PlannedUnits(
         operations={unit: counts[unit] for unit in UNITS},
         cost={unit: cost[unit] / whole for unit in UNITS},
     )

@@ -1,14 +1,17 @@
 """Toy networks with weights that no result is right without."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from kbdenoise.config import ExportSettings
+from kbdenoise.export.source import Source, source_of
 from kbdenoise.models.build import build_model
-from kbdenoise.models.layers import fold_scales
+from kbdenoise.models.weights import ModelCard, save_weights
 from tests.models.conftest import Randomise
 from tests.models.conftest import randomised as randomised
 
@@ -33,11 +36,12 @@ TOYS: dict[str, dict[str, Any]] = {
 _LAST = ("ending", "tail", "output", "m_tail", "model.5", "curve", "affine")
 
 Toy = Callable[..., nn.Module]
+ToySource = Callable[..., Source]
 
 
 @pytest.fixture(scope="session")
 def toy(randomised: Randomise) -> Toy:
-    """A function that makes a toy network in evaluation mode, its scales folded.
+    """A function that makes a toy network in evaluation mode.
 
     All weights are drawn, and those of a last layer made smaller, so that results are no pictures
     far beyond [0, 1].
@@ -50,7 +54,23 @@ def toy(randomised: Randomise) -> Toy:
             for key, parameter in model.named_parameters():
                 if key.removeprefix("restorer.").removeprefix("tone.").startswith(_LAST):
                     parameter.mul_(0.1)
-        fold_scales(model)
         return model
+
+    return make
+
+
+@pytest.fixture
+def toy_source(toy: Toy, tmp_path: Path) -> ToySource:
+    """A function that saves a toy and makes it ready for export; a tile of 32 px is quick."""
+
+    def make(
+        name: str, /, *, channels: int = 3, tile: int = 32, precision: str = "fp16", **numbers: Any
+    ) -> Source:
+        numbers = numbers or TOYS[name]
+        weights = tmp_path / f"{name}.safetensors"
+        card = ModelCard(model=name, channels=channels, hyperparameters=numbers)
+        save_weights(weights, toy(name, channels=channels, **numbers), card=card)
+        source = source_of(weights, settings=ExportSettings(format="coreml"))
+        return source.saying(tile=tile, precision=precision)
 
     return make
