@@ -17,6 +17,7 @@ from kbdenoise.cli import (
     bench,
     doctor,
     evaluate,
+    export,
     fetch,
     inspect,
     leaderboard,
@@ -49,7 +50,7 @@ PANELS: dict[str, tuple[Command | typer.Typer, ...]] = {
         score.score,
         leaderboard.leaderboard,
     ),
-    "Work": (train.train, evaluate.evaluate, predict.predict),
+    "Work": (train.train, evaluate.evaluate, predict.predict, export.export),
     "Look": (doctor.doctor, bench.bench, runs.app, models.app, settings.app),
 }
 

@@ -43,18 +43,12 @@ def load_run(name: str, *, runs: Path, progress: Progress = silent, **settings: 
     run = find_run(name, runs)
     if run.filter_file.is_file():
         return _loaded_filter(run, settings, progress)
-    weights = run.best if run.best.is_file() else run.last
-    if not weights.is_file():
-        if (model := run.read_record().model) in FILTERS:
-            raise DataError(
-                f"{run.filter_file} does not exist: choosing the filter was not finished",
-                hint=f"train it anew: kbdenoise train --model {model}",
-            )
+    if not run.last.is_file() and (model := run.read_record().model) in FILTERS:
         raise DataError(
-            f"{weights} does not exist: the run has not been validated or saved yet",
-            hint=f"let it train on: kbdenoise train --resume {run.name}",
+            f"{run.filter_file} does not exist: choosing the filter was not finished",
+            hint=f"train it anew: kbdenoise train --model {model}",
         )
-    return _loaded(run.name, weights, run, settings, progress)
+    return _loaded(run.name, run.weights(), run, settings, progress)
 
 
 def _loaded_filter(run: Run, settings: dict[str, Any], progress: Progress) -> Loaded:

@@ -4,12 +4,10 @@ import math
 from dataclasses import replace
 
 from kbdenoise.config import TileSettings
-from kbdenoise.imaging.tiles import TilePlan, round_up
+from kbdenoise.imaging.tiles import RAMP, TilePlan, round_up, usual_margin, usual_overlap
 from kbdenoise.inference.engines import Restorer
 
 SMALLEST_TILE = 64
-_RAMP = 16  # px over which neighbouring tiles are blended, beside their margins
-_GLOBAL_MARGIN = 24  # px thrown away where a network sees the whole tile and no margin is exact
 _MEMORY_SHARE = 0.4  # of the free memory
 _ROW_BYTES = 4 * 3  # of a pixel in the row of tiles that is added up: floats of three channels
 
@@ -61,15 +59,16 @@ def _cut(
         tile = max(smallest_tile(restorer), side // multiple * multiple)
     if tile >= max(height, width):
         return TilePlan(tile=0, overlap=0)
-    margin = _GLOBAL_MARGIN if restorer.radius is None else restorer.radius
-    overlap = settings.overlap if settings.overlap >= 0 else 2 * margin + _RAMP
-    overlap = min(overlap, tile // 2 // multiple * multiple)
+    margin = usual_margin(restorer.radius)
+    overlap = usual_overlap(restorer.radius, tile=tile, multiple=multiple)
+    if settings.overlap >= 0:
+        overlap = min(settings.overlap, tile // 2 // multiple * multiple)
     if not settings.tile:
         tile = _evened(tile, overlap=overlap, sides=(height, width), multiple=multiple)
     return TilePlan(
         tile=tile,
         overlap=overlap,
-        margin=min(margin, max(0, overlap - _RAMP) // 2),
+        margin=min(margin, max(0, overlap - RAMP) // 2),
         needed=restorer.radius,
     )
 

@@ -1,0 +1,85 @@
+"""`kbdenoise export`: a model for other engines."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kbdenoise.cli import complete
+from kbdenoise.cli.console import Console
+from kbdenoise.cli.options import (
+    RUNS,
+    ConfigOption,
+    ForceOption,
+    OutOption,
+    RunsOption,
+    Settings,
+    command,
+    follow,
+    from_file,
+)
+from kbdenoise.cli.words import Cell, size, table
+from kbdenoise.config import ExportConfig
+
+if TYPE_CHECKING:
+    from kbdenoise.export.package import Package
+
+
+@command(
+    "kbdenoise export best --format onnx",
+    "kbdenoise export SIDD-width64.pth --format onnx --out sidd.onnx",
+    settings=ExportConfig,
+)
+def export(
+    console: Console,
+    settings: Settings,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="Name of a run, the beginning of one, its folder, 'last' or 'best'; or a "
+            "weights file.",
+            autocompletion=complete.runs,
+        ),
+    ] = "last",
+    out: OutOption = None,
+    runs: RunsOption = RUNS,
+    force: ForceOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Write a model for other engines, checked against torch."""
+    from kbdenoise.export.package import export_model
+
+    result = export_model(
+        run,
+        out=out,
+        runs=runs,
+        force=force,
+        progress=console.progress,
+        **from_file(ExportConfig, config, settings),
+    )
+    console.show(
+        result,
+        text=_text(result, width=console.width),
+        short=str(result.path),
+        next_command=_next(result, out=out, runs=runs),
+    )
+
+
+def _text(result: "Package", *, width: int) -> str:
+    """The package, its figures, and what else there is to know of it."""
+    rows: list[dict[str, Cell]] = [
+        {"against torch in float64": c.name, "figure": f"{c.figure:.1e}", "limit": f"{c.limit:.0e}"}
+        for c in result.checks
+    ]
+    head = f"✓ {result.path}   {result.model}, {result.precision}, {size(result.size_bytes)}"
+    return "\n".join([head, *(f"  {line}" for line in result.lines), "", table(rows, width=width)])
+
+
+def _next(result: "Package", *, out: Path | None, runs: Path) -> str:
+    """The command that uses the package, where one does."""
+    if result.format == "torch":
+        return ""
+    if result.run is None or out is not None:
+        return follow("predict", str(result.path), "PICTURES")
+    return follow("predict", result.run.name, "--engine", result.format, runs=runs)
