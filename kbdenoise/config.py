@@ -26,7 +26,9 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 OptimiserName = Literal["adam", "adamw", "sgd", "muon"]
 EngineName = Literal["torch", "onnx", "coreml"]
 UnitsName = Literal["auto", "ane", "gpu", "cpu", "all"]
-FormatName = Literal["onnx", "torch"]
+FormatName = Literal["coreml", "onnx", "torch"]
+FrontendName = Literal["export", "trace"]
+KbaForm = Literal["tap", "chunk"]
 ScheduleName = Literal["constant", "cosine", "exponential", "one-cycle", "plateau", "step"]
 
 
@@ -357,6 +359,12 @@ class ExportSettings:
     )
     precision: Literal["auto", "fp32", "fp16"] = setting(
         "auto", "Arithmetic; auto takes half precision where a format is made for it."
+    )
+    frontend: FrontendName = setting(
+        "export", "How Core ML's converter gets the network: torch.export, or an older trace."
+    )
+    kba_form: KbaForm = setting(
+        "tap", "Kernel-basis attention for Core ML; chunk: fewer operations on coarse levels."
     )
 
 

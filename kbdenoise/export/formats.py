@@ -65,7 +65,20 @@ def _torch() -> Writer:
     return write
 
 
+def _coreml() -> Writer:
+    from kbdenoise.export.coreml.package import write
+
+    return write
+
+
 FORMATS: Mapping[str, ExportFormat] = {
+    "coreml": ExportFormat(
+        summary="a package for Apple's Core ML, for the Neural Engine",
+        suffix=".mlpackage",
+        modules=("coremltools",),
+        install="pip install coremltools==9.0 (for macOS, and Linux on x86-64; Python <3.14)",
+        writer=_coreml,
+    ),
     "torch": ExportFormat(
         summary="a program of torch.export, for torch's own tools",
         suffix=".pt2",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kbdenoise.config import ExportFrontend
+from kbdenoise.config import FrontendName
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.export.coreml.library import coremltools, quiet
 from kbdenoise.export.source import INPUT, OUTPUT, PAGE
@@ -31,7 +31,7 @@ _NUMPY_FAULT = "only 0-dimensional arrays can be converted"
 
 
 def record(
-    model: nn.Module, images: Images, *, name: str, frontend: ExportFrontend = "export"
+    model: nn.Module, images: Images, *, name: str, frontend: FrontendName = "export"
 ) -> Any:
     """Torch's program of `model` for pictures of the sizes of `images` alone.
 
@@ -49,7 +49,7 @@ def convert(
     *,
     name: str,
     precision: str = "fp16",
-    frontend: ExportFrontend = "export",
+    frontend: FrontendName = "export",
 ) -> Any:
     """A package, in coremltools' memory, of what `record` gave.
 
@@ -91,7 +91,7 @@ def save(package: Any, path: Path, *, metadata: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _refused(name: str, frontend: ExportFrontend) -> Iterator[None]:
+def _refused(name: str, frontend: FrontendName) -> Iterator[None]:
     """Turn whatever a converter comes up with into a sentence."""
     try:
         yield
@@ -99,7 +99,7 @@ def _refused(name: str, frontend: ExportFrontend) -> Iterator[None]:
         raise _refusal(error, name=name, frontend=frontend) from error
 
 
-def _refusal(error: Exception, *, name: str, frontend: ExportFrontend) -> Exception:
+def _refusal(error: Exception, *, name: str, frontend: FrontendName) -> Exception:
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     if frontend == "trace" and _NUMPY_FAULT in str(error):
         return SettingsError(
