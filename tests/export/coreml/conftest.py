@@ -44,16 +44,18 @@ def toy(randomised: Randomise) -> Toy:
     """A function that makes a toy network in evaluation mode.
 
     All weights are drawn, and those of a last layer made smaller, so that results are no pictures
-    far beyond [0, 1].
+    far beyond [0, 1]: they are multiplied by `last`.
     """
 
-    def make(name: str, /, *, channels: int = 3, **hyperparameters: Any) -> nn.Module:
+    def make(
+        name: str, /, *, channels: int = 3, last: float = 0.1, **hyperparameters: Any
+    ) -> nn.Module:
         model = build_model(name, channels=channels, **(hyperparameters or TOYS[name]))
         randomised(model)
         with torch.no_grad():
             for key, parameter in model.named_parameters():
                 if key.removeprefix("restorer.").removeprefix("tone.").startswith(_LAST):
-                    parameter.mul_(0.1)
+                    parameter.mul_(last)
         return model
 
     return make
@@ -64,12 +66,18 @@ def toy_source(toy: Toy, tmp_path: Path) -> ToySource:
     """A function that saves a toy and makes it ready for export; a tile of 32 px is quick."""
 
     def make(
-        name: str, /, *, channels: int = 3, tile: int = 32, precision: str = "fp16", **numbers: Any
+        name: str,
+        /,
+        *,
+        tile: int = 32,
+        precision: str = "fp16",
+        last: float = 0.1,
+        **numbers: Any,
     ) -> Source:
         numbers = numbers or TOYS[name]
         weights = tmp_path / f"{name}.safetensors"
-        card = ModelCard(model=name, channels=channels, hyperparameters=numbers)
-        save_weights(weights, toy(name, channels=channels, **numbers), card=card)
+        card = ModelCard(model=name, channels=3, hyperparameters=numbers)
+        save_weights(weights, toy(name, last=last, **numbers), card=card)
         source = source_of(weights, settings=ExportSettings(format="coreml"))
         return source.saying(tile=tile, precision=precision)
 

@@ -19,22 +19,25 @@ from tests.export.coreml.conftest import TOYS, ToySource
 GOLDEN = {
     "dncnn": "3 conv, 2 relu, 1 sub",
     "drunet": "9 conv, 5 add, 3 relu, 1 concat, 1 conv_transpose, 1 fill_like, 1 slice_by_index",
-    "kbnet-l": "122 conv, 105 mul, 36 add, 28 reshape, 21 reduce_mean, 14 clip, 14 layer_norm, 14 "
-    "matmul, 14 rsqrt, 14 split, 7 gelu, 7 softmax, 3 concat, 3 pixel_shuffle, 3 "
+    "kbnet-l": "122 conv, 105 mul, 36 add, 28 reshape, 21 reduce_mean, 14 clip, 14 layer_norm, "
+    "14 matmul, 14 rsqrt, 14 split, 7 gelu, 7 softmax, 3 concat, 3 pixel_shuffle, 3 "
     "pixel_unshuffle",
     "kbnet-s": "27 conv, 15 add, 15 mul, 12 slice_by_index, 2 layer_norm, 2 split, 1 pad, 1 "
     "pixel_shuffle, 1 reduce_mean",
     "nafnet": "10 conv, 5 mul, 4 add, 2 layer_norm, 2 split, 1 pixel_shuffle, 1 reduce_mean",
-    "pix2pix": "2 conv, 2 conv_transpose, 2 mul, 2 relu, 1 add, 1 concat, 1 leaky_relu, 1 sub, 1 tanh",
-    "res-unet": "9 conv, 5 add, 3 relu, 2 mul, 1 conv_transpose, 1 pixel_shuffle, 1 pixel_unshuffle, 1 "
-    "sub",
-    "restormer": "126 mul, 52 conv, 42 reduce_mean, 29 add, 28 reshape, 28 rsqrt, 14 clip, 14 matmul, 14 "
-    "split, 14 sub, 7 gelu, 7 softmax, 3 concat, 3 pixel_shuffle, 3 pixel_unshuffle",
+    "pix2pix": "2 conv, 2 conv_transpose, 2 mul, 2 relu, 1 add, 1 concat, 1 leaky_relu, 1 sub, "
+    "1 tanh",
+    "res-unet": "9 conv, 5 add, 3 relu, 2 mul, 1 conv_transpose, 1 pixel_shuffle, 1 "
+    "pixel_unshuffle, 1 sub",
+    "restormer": "126 mul, 52 conv, 42 reduce_mean, 29 add, 28 reshape, 28 rsqrt, 14 clip, 14 "
+    "matmul, 14 split, 14 sub, 7 gelu, 7 softmax, 3 concat, 3 pixel_shuffle, 3 "
+    "pixel_unshuffle",
     "srresnet": "5 conv, 3 add, 2 leaky_relu",
-    "tone": "10 conv, 6 relu, 3 mul, 2 reduce_mean, 2 sub, 1 abs, 1 add, 1 concat, 1 maximum, 1 "
-    "minimum, 1 softplus",
+    "tone": "10 conv, 6 relu, 3 mul, 2 reduce_mean, 2 sub, 1 abs, 1 add, 1 concat, 1 "
+    "maximum, 1 minimum, 1 softplus",
     "tone+res-unet": "19 conv, 9 relu, 6 add, 5 mul, 3 sub, 2 reduce_mean, 1 abs, 1 concat, 1 "
-    "conv_transpose, 1 maximum, 1 minimum, 1 pixel_shuffle, 1 pixel_unshuffle, 1 softplus",
+    "conv_transpose, 1 maximum, 1 minimum, 1 pixel_shuffle, 1 pixel_unshuffle, 1 "
+    "softplus",
     "unet": "7 conv, 6 relu, 1 add, 1 concat, 1 conv_transpose, 1 max_pool",
 }
 """Operations of every toy, in both precisions."""

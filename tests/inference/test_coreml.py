@@ -1,0 +1,267 @@
+"""Core ML's restorer: one tile at a time, what it falls back to, and what a child may find.
+
+Core ML itself is on Macs alone; packages are computed by kbdenoise's interpreter here.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kbdenoise.config import ExportSettings, UnitsName
+from kbdenoise.devices import choose_device
+from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.export.card import ExportCard
+from kbdenoise.export.coreml.compiled import checksum, compiled
+from kbdenoise.export.coreml.mil import evaluate
+from kbdenoise.export.coreml.package import write
+from kbdenoise.export.coreml.program import read_program
+from kbdenoise.export.source import INPUT, OUTPUT, PAGE
+from kbdenoise.imaging.files import FloatImage
+from kbdenoise.imaging.luma import luma
+from kbdenoise.imaging.magazine.house import draw_house
+from kbdenoise.imaging.magazine.pages import draw_page
+from kbdenoise.imaging.scanner import draw_scanner, print_and_scan
+from kbdenoise.imaging.tiles import TilePlan
+from kbdenoise.inference.apple import CoreML, failure
+from kbdenoise.inference.coreml import CoreMLRestorer, Opened, Planes, Runner, open_package
+from kbdenoise.inference.engines import TorchRestorer
+from kbdenoise.inference.restore import restore_image
+from kbdenoise.models.spec import PAGE_SIDE
+from kbdenoise.progress import Event, Note, silent
+from tests.export.coreml.conftest import ToySource
+from tests.export.coreml.conftest import randomised as randomised
+from tests.export.coreml.conftest import toy as toy
+from tests.export.coreml.conftest import toy_source as toy_source
+
+TILE = 256
+
+
+def interpreted(package: Path) -> CoreMLRestorer:
+    """A package's restorer without Core ML."""
+    program = read_program(package)
+
+    def run(feeds: Mapping[str, Planes]) -> Planes:
+        images = {name: torch.from_numpy(image) for name, image in feeds.items()}
+        return evaluate(program, images)[OUTPUT].numpy()
+
+    return CoreMLRestorer(ExportCard.from_strings(program.metadata, where=package), run)
+
+
+def scanned_page() -> FloatImage:
+    """A picture of the demo contest: 512x512 px of a page, printed and scanned."""
+    rng = np.random.default_rng(4)
+    clean = draw_page(draw_house("BitGarden", rng), number=12, rng=rng)
+    scan = print_and_scan(clean, back=None, scanner=draw_scanner(rng), rng=rng)
+    return np.round(255 * scan[300:812, 100:612]).astype(np.float32) / np.float32(255)
+
+
+def test_a_page_by_a_package_in_half_precision_is_the_page_by_torch(
+    toy_source: ToySource, tmp_path: Path
+) -> None:
+    block = {"width": 8, "encoder_blocks": (1,), "decoder_blocks": (0,), "middle_blocks": 0}
+    source = toy_source("tone+kbnet-s", tile=TILE, last=0.01, **block, tone_width=4)
+    package = tmp_path / "tone.mlpackage"
+    write(source, package, ExportSettings(format="coreml"), progress=silent)
+    restorer = interpreted(package)
+    page, plan = scanned_page(), TilePlan(tile=TILE, overlap=64, margin=24)
+
+    found = restore_image(page, restorer, plan=plan)
+
+    peer = TorchRestorer(source.model, info=source.info, device=choose_device("cpu"))
+    expected = restore_image(page, peer, plan=plan)
+    assert np.abs(expected - page).max() > 0.05
+    assert np.abs(found - expected).max() <= 1 / 255
+    assert abs(luma(found).mean() - luma(expected).mean()) * 255 <= 0.05
+    assert restorer.fixed_tile == TILE
+    assert restorer.sees_page
+
+
+CARD = ExportCard(
+    model="dncnn",
+    channels=3,
+    hyperparameters={},
+    parameters=1,
+    format="coreml",
+    precision="fp16",
+    tile=64,
+    overlap=16,
+    multiple=1,
+    radius=3,
+    sees_page=False,
+    bytes_per_pixel=100.0,
+    weights_sha256="",
+    versions={},
+)
+
+
+def test_tiles_of_a_batch_are_computed_one_after_the_other() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def run(feeds: Mapping[str, Planes]) -> Planes:
+        seen.append(feeds[INPUT].shape)
+        assert feeds[PAGE].shape == (1, 3, PAGE_SIDE, PAGE_SIDE)
+        return 2 * feeds[INPUT] + feeds[PAGE].mean()
+
+    tiles = np.random.default_rng(0).random((2, 8, 6, 3), dtype=np.float32)
+    pages = np.ones((2, PAGE_SIDE, PAGE_SIDE, 3), np.float32)
+
+    found = CoreMLRestorer(CARD, run)(tiles, pages)
+
+    assert seen == [(1, 3, 8, 6)] * 2
+    np.testing.assert_array_equal(found, 2 * tiles + 1)
+
+
+@dataclass
+class Mac:
+    """A Mac whose answers were written down: what is wrong with each of its units."""
+
+    faults: Mapping[str, str] = field(default_factory=dict)
+    tried: list[str] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
+
+    def compiled(self, package: Path) -> Path:
+        return package.with_suffix(".mlmodelc")
+
+    def fault(self, compiled: Path, units: str, card: ExportCard, *, limit_s: float) -> str:
+        self.tried.append(units)
+        return self.faults.get(units, "")
+
+    def runner(self, compiled: Path, units: str) -> Runner:
+        self.used.append(units)
+        return lambda feeds: feeds[INPUT]
+
+
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A package of which nothing but its card is looked at."""
+
+    class Card:
+        metadata = CARD.to_strings()
+
+    monkeypatch.setattr("kbdenoise.inference.coreml.read_program", lambda path: Card)
+    return tmp_path / "x.mlpackage"
+
+
+@pytest.mark.parametrize(
+    ("asked", "units"),
+    [("auto", "CPU_AND_NE"), ("ane", "CPU_AND_NE"), ("gpu", "CPU_AND_GPU"), ("cpu", "CPU_ONLY")],
+)
+def test_the_units_that_were_asked_for_are_tried_and_used(
+    package: Path, asked: UnitsName, units: str
+) -> None:
+    mac = Mac()
+
+    opened = open_package(package, system=mac, units=asked)
+
+    assert mac.tried == mac.used == [units]
+    assert opened.text.endswith("tiles of 64 px")
+
+
+def test_a_neural_engine_that_fails_gives_way_to_the_network_or_else_to_the_cpu(
+    package: Path,
+) -> None:
+    killed = {"CPU_AND_NE": "ended the process that tried it (signal 9)"}
+    told: list[Event] = []
+    on_gpu = Opened(restorer=CoreMLRestorer(CARD, lambda feeds: feeds[INPUT]), text="torch on mps")
+
+    first = open_package(package, system=Mac(killed), instead=lambda: on_gpu, progress=told.append)
+    mac = Mac(killed)
+    second = open_package(package, system=mac, progress=told.append)
+
+    assert first is on_gpu
+    assert mac.used == ["CPU_ONLY"]
+    assert second.text == "Core ML, the CPU, tiles of 64 px"
+    assert [event.text for event in told if isinstance(event, Note)] == [
+        "the Neural Engine ended the process that tried it (signal 9); going on with torch on mps",
+        "the Neural Engine ended the process that tried it (signal 9); going on with the CPU",
+    ]
+
+
+def test_where_nothing_can_compute_the_package_every_reason_is_told(package: Path) -> None:
+    mac = Mac({"CPU_AND_NE": "did not answer within 300 s", "CPU_ONLY": "failed: no memory"})
+
+    with pytest.raises(DataError, match=r"Neural Engine: did not answer.*the CPU: failed: no mem"):
+        open_package(package, system=mac)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("", ""),
+        ("import os; os.kill(os.getpid(), 9)", "ended the process that tried it (signal 9)"),
+        ("import sys; print('x', file=sys.stderr); sys.exit('no ANE')", "failed: no ANE"),
+        ("import sys; sys.exit(3)", "failed: no message"),
+        ("import time; time.sleep(60)", "did not answer within 0.5 s"),
+    ],
+)
+def test_what_a_child_may_find(code: str, expected: str) -> None:
+    limit_s = 0.5 if "sleep" in code else 60
+
+    assert failure([sys.executable, "-S", "-E", "-c", code], limit_s=limit_s) == expected
+
+
+def test_a_child_that_cannot_be_started_is_no_crash(tmp_path: Path) -> None:
+    assert failure([str(tmp_path / "none")], limit_s=1).startswith("could not be tried: ")
+
+
+def test_compiled_packages_are_kept_until_the_package_changes(tmp_path: Path) -> None:
+    package, cache = tmp_path / "x.mlpackage", tmp_path / "cache"
+    package.mkdir()
+    (package / "weight.bin").write_bytes(b"first")
+    calls: list[Path] = []
+
+    def compile(source: Path, place: Path) -> None:
+        calls.append(source)
+        place.mkdir()
+        (place / "model.mil").write_bytes((source / "weight.bin").read_bytes())
+
+    first = compiled(package, compile=compile, cache=cache)
+    again = compiled(package, compile=compile, cache=cache)
+    before = checksum(package)
+    (package / "weight.bin").write_bytes(b"other")
+    other = compiled(package, compile=compile, cache=cache)
+
+    assert first == again != other
+    assert calls == [package, package]
+    assert checksum(package) != before
+    assert (other / "model.mil").read_bytes() == b"other"
+
+
+def test_what_core_ml_cannot_compile_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    package, cache = tmp_path / "x.mlpackage", tmp_path / "cache"
+    package.mkdir()
+
+    def refuse(source: Path, place: Path) -> None:
+        place.mkdir()
+        raise RuntimeError("Error compiling model: unknown opset\nmore")
+
+    with pytest.raises(DataError, match=r"Core ML cannot compile .*: Error compiling model"):
+        compiled(package, compile=refuse, cache=cache)
+    assert list((cache / "coreml").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="what other systems are told")
+def test_off_a_mac_core_ml_is_refused_in_a_sentence() -> None:
+    with pytest.raises(SettingsError, match="Core ML runs packages on macOS alone"):
+        CoreML()
+
+
+@pytest.mark.skipif(sys.platform != "darwin", reason="Core ML is on macOS alone")
+def test_core_ml_computes_a_package_as_the_interpreter_does(
+    toy_source: ToySource, tmp_path: Path
+) -> None:
+    source = toy_source("dncnn", tile=64)
+    package = tmp_path / "dncnn.mlpackage"
+    write(source, package, ExportSettings(format="coreml"), progress=silent)
+    tile = scanned_page()[None, :64, :64]
+
+    opened: Any = open_package(package, system=CoreML())
+
+    found = opened.restorer(tile)
+    assert np.abs(found - interpreted(package)(tile)).max() < 0.02
