@@ -65,7 +65,20 @@ def _torch() -> Writer:
     return write
 
 
+def _onnx() -> Writer:
+    from kbdenoise.export.onnx_model import write
+
+    return write
+
+
 FORMATS: Mapping[str, ExportFormat] = {
+    "onnx": ExportFormat(
+        summary="a model for ONNX Runtime and whatever else reads ONNX",
+        suffix=".onnx",
+        modules=("onnx", "onnxruntime"),
+        install="pip install 'kbdenoise[onnx]'",
+        writer=_onnx,
+    ),
     "torch": ExportFormat(
         summary="a program of torch.export, for torch's own tools",
         suffix=".pt2",
