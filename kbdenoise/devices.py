@@ -27,6 +27,7 @@ DeviceKind = Literal["cuda", "mps", "cpu"]
 Autocast = Literal["bfloat16", "float16", ""]
 
 _AS_ASKED = "as asked"
+_UNKNOWN_MEMORY_BYTES = 2 * 1024**3
 _TYPES: dict[str, Autocast] = {"fp32": "", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -39,11 +40,13 @@ class DeviceChoice:
     autocast: Autocast = ""
     """Type of mixed precision; empty computes in float32 throughout."""
     precision_reason: str = ""
+    arithmetic: str = ""
+    """What another engine computes with; torch's is told by `autocast`."""
 
     @property
     def text(self) -> str:
         """One line for the screen: `cpu  no GPU was found; float32: ...`."""
-        precision = f"{self.autocast} autocast" if self.autocast else "float32"
+        precision = self.arithmetic or (f"{self.autocast} autocast" if self.autocast else "float32")
         return f"{self.kind}  {self.reason}; {precision}: {self.precision_reason}"
 
     def mixed_precision(self) -> contextlib.AbstractContextManager[object]:
@@ -65,7 +68,7 @@ def choose_device(name: str = "auto", *, precision: str = "auto", threads: int =
 
     if threads:
         torch.set_num_threads(threads)
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    found = {kind: _is_there(kind) for kind in ("cuda", "mps")}
     if name != "auto" and not found.get(name, True):
         raise SettingsError(
             f"--device {name} is not on this machine: {_why_not(name)}",
@@ -78,6 +81,13 @@ def choose_device(name: str = "auto", *, precision: str = "auto", threads: int =
     _keep_freed_memory()
     reason = "as asked" if name == "cpu" else "no GPU was found"
     return _chosen("cpu", f"{reason}, {torch.get_num_threads()} threads", precision)
+
+
+def _is_there(kind: str) -> bool:
+    """Whether torch can compute on `cuda` or `mps` here."""
+    import torch
+
+    return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
 
 
 def suited(choice: DeviceChoice, *, model: str, fp16: bool, bf16: bool) -> DeviceChoice:
@@ -121,13 +131,17 @@ def free_memory_bytes(choice: DeviceChoice) -> int:
     """
     import torch
 
+    if choice.kind != "cpu" and not _is_there(choice.kind):
+        return _UNKNOWN_MEMORY_BYTES  # another engine's device, which this torch does not know
     if choice.kind == "cuda":
         cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return int(torch.cuda.mem_get_info()[0]) + cached
     if choice.kind == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     known = [_machine_memory_bytes(), _container_memory_bytes(), _process_memory_bytes()]
-    return max(0, min((found for found in known if found is not None), default=2 * 1024**3))
+    return max(
+        0, min((found for found in known if found is not None), default=_UNKNOWN_MEMORY_BYTES)
+    )
 
 
 def _machine_memory_bytes() -> int | None:

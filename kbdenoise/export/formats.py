@@ -65,6 +65,12 @@ def _torch() -> Writer:
     return write
 
 
+def _onnx() -> Writer:
+    from kbdenoise.export.onnx_model import write
+
+    return write
+
+
 def _coreml() -> Writer:
     from kbdenoise.export.coreml.package import write
 
@@ -72,6 +78,13 @@ def _coreml() -> Writer:
 
 
 FORMATS: Mapping[str, ExportFormat] = {
+    "onnx": ExportFormat(
+        summary="a model for ONNX Runtime and whatever else reads ONNX",
+        suffix=".onnx",
+        modules=("onnx", "onnxruntime"),
+        install="pip install 'kbdenoise[onnx]'",
+        writer=_onnx,
+    ),
     "coreml": ExportFormat(
         summary="a package for Apple's Core ML, for the Neural Engine",
         suffix=".mlpackage",

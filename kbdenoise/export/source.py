@@ -1,7 +1,6 @@
 """The network of a run or of a weights file, ready to be written for another engine."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -121,9 +120,13 @@ def source_of(
     )
 
 
-def checksum(path: Path | os.PathLike[str]) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with Path(path).open("rb") as file:
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file, or of all files of a folder, in hexadecimal."""
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.is_file())
+        named = "".join(f"{p.relative_to(path).as_posix()} {checksum(p)}\n" for p in inside)
+        return hashlib.sha256(named.encode()).hexdigest()
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -18,7 +18,7 @@ from kbdenoise.export.source import Source
 from kbdenoise.imaging.tiles import round_up
 from kbdenoise.progress import Fact, Progress
 
-_RMS_LIMIT, _PEAK_LIMIT = 2e-6, 2e-5  # of the image's range
+_RMS_LIMIT, _PEAK_LIMIT = 2e-5, 2e-4  # of the image's range
 _MOST_UNITS, _MOST_BATCH = 2**13, 2**10  # bounds, without which shapes take minutes to reason about
 _CARD_FILE = "kbdenoise.txt"
 

@@ -1,6 +1,7 @@
 """What runs a model: one protocol, so that tiles, blending and files do not care which engine.
 
-The torch engine is here; other engines only need to offer the same `Restorer`.
+The torch engine is here; others only need to offer the same `Restorer`, and an entry in
+`packages.ENGINES`.
 """
 
 from collections.abc import Mapping
@@ -68,6 +69,10 @@ class Restorer(Protocol):
     def pace(self) -> Pace:
         """How its device is kept busy."""
 
+    @property
+    def fixed_tile(self) -> int | None:
+        """The only side, in px, that it takes, one tile at a time; None: any multiple."""
+
     def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
         """Restore float32 [B, H, W, C] in [0, 1]; the result is not clipped.
 
@@ -78,6 +83,8 @@ class Restorer(Protocol):
 
 class TorchRestorer:
     """A torch model on a device, behind the Restorer protocol."""
+
+    fixed_tile = None
 
     def __init__(self, model: nn.Module, *, info: ModelInfo, device: DeviceChoice) -> None:
         self.model = laid_out(model.to(device.kind), name=info.name, device=device.kind).eval()

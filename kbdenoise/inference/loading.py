@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from kbdenoise.config import PredictConfig
-from kbdenoise.devices import DeviceChoice, choose_device, free_memory_bytes
+from kbdenoise.devices import DeviceChoice, free_memory_bytes
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.classical.table import FILTERS
-from kbdenoise.inference.engines import Restorer, load_restorer
+from kbdenoise.inference.engines import Restorer
 from kbdenoise.inference.filters import FilterRestorer, filter_device, read_filter
+from kbdenoise.inference.packages import ENGINES, engine_of, is_package
 from kbdenoise.inference.restoration import Restoration
-from kbdenoise.notation import parse_hyper
 from kbdenoise.progress import Progress, silent
 from kbdenoise.resolving import resolve
 from kbdenoise.runs.folder import Run, find_run
@@ -24,6 +24,7 @@ class Loaded:
     name: str
     """Of the run, or of the weights file without its suffix."""
     weights: Path
+    """The file that is computed with: weights, a filter's card, or a package."""
     origin: Run | None
     """The run that the weights are of; None for a file that was named by itself."""
     restoration: Restoration
@@ -55,6 +56,11 @@ def _loaded_filter(run: Run, settings: dict[str, Any], progress: Progress) -> Lo
     """A classical filter; it needs no device but the CPU, whatever the settings ask for."""
     given = {key: value for key, value in settings.items() if value is not None}
     config = resolve(PredictConfig(), ("settings", given))
+    if config.engine.engine != "torch":
+        raise SettingsError(
+            f"{run.name} is a classical filter, which no other engine computes",
+            hint="leave out --engine",
+        )
     if config.model.hyper:
         raise SettingsError(
             "--hyper is for networks: a filter's parameters were chosen in training",
@@ -74,7 +80,10 @@ def _loaded_filter(run: Run, settings: dict[str, Any], progress: Progress) -> Lo
 
 
 def load_file(weights: Path, *, progress: Progress = silent, **settings: Any) -> Loaded:
-    """The network of a weights file, ours or one that is recognised, as `load_run` does."""
+    """The network of a weights file, ours or one that is recognised, or a package of `export`.
+
+    A package names its engine by its suffix.
+    """
     return _loaded(weights.stem, weights, None, settings, progress)
 
 
@@ -82,16 +91,15 @@ def _loaded(
     name: str, weights: Path, run: Run | None, settings: dict[str, Any], progress: Progress
 ) -> Loaded:
     given = {key: value for key, value in settings.items() if value is not None}
+    if run is None and is_package(weights):
+        given["engine"] = engine_of(weights, asked=given.get("engine"))
     config = resolve(PredictConfig(), ("settings", given))
-    device = choose_device(
-        config.device.device, precision=config.device.precision, threads=config.device.threads
-    )
-    restorer, _card = load_restorer(
-        weights, device=device, hyperparameters=parse_hyper(config.model.hyper)
-    )
+    engine = ENGINES[config.engine.engine]
+    file = weights if run is None else engine.file_of(run, weights)
+    restorer, device = engine.open(file, config)
     return Loaded(
         name=name,
-        weights=weights,
+        weights=file,
         origin=run,
         restoration=_restoration(restorer, config, device, progress),
         config=config,
