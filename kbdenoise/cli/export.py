@@ -22,10 +22,15 @@ from kbdenoise.cli.words import Cell, size, table
 from kbdenoise.config import ExportConfig
 
 if TYPE_CHECKING:
+    from kbdenoise.export.coreml.report import Report
     from kbdenoise.export.package import Package
 
 
+_COREML = ".mlpackage"
+
+
 @command(
+    "kbdenoise export best --format coreml --tile 256 --report",
     "kbdenoise export best --format onnx",
     "kbdenoise export SIDD-width64.pth --format onnx --out sidd.onnx",
     settings=ExportConfig,
@@ -45,9 +50,21 @@ def export(
     out: OutOption = None,
     runs: RunsOption = RUNS,
     force: ForceOption = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            help="Tell where a package for Core ML would run; RUN may be such a package.",
+        ),
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Write a model for other engines, checked against torch."""
+    if report and Path(run).suffix == _COREML and Path(run).exists():
+        from kbdenoise.export.coreml.report import look_at
+
+        found = look_at(Path(run))
+        console.show(found, text=_report(found, width=console.width), short=found.summary)
+        return
     from kbdenoise.export.package import export_model
 
     result = export_model(
@@ -55,6 +72,7 @@ def export(
         out=out,
         runs=runs,
         force=force,
+        report=report,
         progress=console.progress,
         **from_file(ExportConfig, config, settings),
     )
@@ -73,7 +91,39 @@ def _text(result: "Package", *, width: int) -> str:
         for c in result.checks
     ]
     head = f"✓ {result.path}   {result.model}, {result.precision}, {size(result.size_bytes)}"
-    return "\n".join([head, *(f"  {line}" for line in result.lines), "", table(rows, width=width)])
+    lines = [head, *(f"  {line}" for line in result.lines), "", table(rows, width=width)]
+    lines += ["", _report(result.report, width=width)] if result.report else []
+    return "\n".join(lines)
+
+
+def _report(report: "Report", *, width: int) -> str:
+    """Core ML's own plan where there is one, and the guess with the rule of every verdict."""
+    from kbdenoise.export.coreml.placement import NOTE
+    from kbdenoise.export.coreml.plan import UNITS
+
+    lines = [f"  {report.summary}", ""]
+    if report.plan is not None:
+        units: list[dict[str, Cell]] = [
+            {
+                "Core ML's plan": unit,
+                "operations": report.plan.operations[unit],
+                "cost": f"{report.plan.cost[unit]:.0%}",
+            }
+            for unit in UNITS
+        ]
+        lines += [table(units, width=width), ""]
+    rows: list[dict[str, Cell]] = [
+        {
+            "operation": row.kind,
+            "count": row.count,
+            "rank": row.rank,
+            "type": row.type,
+            "ANE-plausible": row.verdict,
+            "why": row.why,
+        }
+        for row in report.rows
+    ]
+    return "\n".join([*lines, table(rows, width=width), "", NOTE])
 
 
 def _next(result: "Package", *, out: Path | None, runs: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from kbdenoise.config import ExportConfig
 from kbdenoise.errors import SettingsError
+from kbdenoise.export.coreml.report import Report, look_at
 from kbdenoise.export.formats import FORMATS, Check, writer_of
 from kbdenoise.export.source import Source, load_source
 from kbdenoise.notation import parse_hyper
@@ -28,6 +29,8 @@ class Package:
     """None for weights that were named by themselves."""
     checks: tuple[Check, ...]
     lines: tuple[str, ...]
+    report: Report | None
+    """Where Core ML's operations would run, if it was asked for."""
 
 
 def export_model(
@@ -36,13 +39,15 @@ def export_model(
     out: Path | None = None,
     runs: Path = Path("runs"),
     force: bool = False,
+    report: bool = False,
     progress: Progress = silent,
     **settings: Any,
 ) -> Package:
     """Write a network for another engine; the package is read back and checked before it appears.
 
     `run` is a run or a weights file. `out` defaults to runs/RUN/export/RUN with the format's
-    suffix, or beside a weights file. Further keyword arguments are settings of ExportConfig.
+    suffix, or beside a weights file. With `report` a package for Core ML is looked at, too: see
+    `coreml.report`. Further keyword arguments are settings of ExportConfig.
 
     Raises SettingsError where something is there already (unless `force`) or a package is not
     installed, and DataError for a package that computes something else than torch.
@@ -50,6 +55,11 @@ def export_model(
     given = {key: value for key, value in settings.items() if value is not None}
     config = resolve(ExportConfig(), ("settings", given))
     chosen = config.export
+    if report and chosen.format != "coreml":
+        raise SettingsError(
+            f"--report tells where Core ML computes, and this is --format {chosen.format}",
+            hint="add --format coreml, or leave out --report",
+        )
     writer = writer_of(chosen.format)
     source = load_source(run, runs=runs, settings=chosen, hyper=parse_hyper(config.model.hyper))
     place = out or default_place(source, chosen.format, beside=Path(run))
@@ -68,6 +78,7 @@ def export_model(
         run=source.run.path if source.run else None,
         checks=written.checks,
         lines=written.lines,
+        report=look_at(written.path) if report else None,
     )
 
 

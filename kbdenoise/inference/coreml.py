@@ -2,11 +2,10 @@
 
 Core ML decides when a package is first used what computes it, and a Neural Engine that cannot may
 end the whole process instead of raising an error. So the first call is made by a child process that
-has a limited time; what that could not do is not tried here: something else computes, with a note.
+has a limited time; what that could not do is not tried here, and `loading` takes something else.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,48 +13,46 @@ import numpy as np
 import numpy.typing as npt
 
 from kbdenoise.config import UnitsName
+from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import DataError
 from kbdenoise.export.card import ExportCard
 from kbdenoise.export.coreml.program import read_program
 from kbdenoise.export.source import INPUT, PAGE
 from kbdenoise.imaging.files import FloatImage
-from kbdenoise.inference.engines import Pace, Restorer
-from kbdenoise.progress import Fact, Note, Progress, silent
+from kbdenoise.inference.engines import Pace
 
 Planes = npt.NDArray[np.float32]
 """[1, C, H, W]."""
 Runner = Callable[[Mapping[str, Planes]], Planes]
 """Computes a package: its inputs by name -> its result."""
 
-UNITS: Mapping[UnitsName, str] = {
-    "ane": "CPU_AND_NE",
-    "gpu": "CPU_AND_GPU",
-    "cpu": "CPU_ONLY",
-    "all": "ALL",
+UNITS: Mapping[UnitsName, tuple[str, str]] = {
+    "ane": ("CPU_AND_NE", "the Neural Engine"),
+    "gpu": ("CPU_AND_GPU", "the GPU"),
+    "cpu": ("CPU_ONLY", "the CPU"),
+    "all": ("ALL", "whatever it chooses"),
 }
-"""Our names of what may compute -> Core ML's. The CPU may always take part."""
-_WORDS: Mapping[UnitsName, str] = {
-    "ane": "the Neural Engine",
-    "gpu": "the GPU",
-    "cpu": "the CPU",
-    "all": "Core ML's own choice",
-}
+"""Our names of what may compute -> Core ML's, and words. The CPU may always take part."""
+_USUAL: UnitsName = "ane"  # "all" was reported to be slower, and to abort on some systems
 PROBE_LIMIT_S = 300.0
 """Longest that a first call may take; a large network is compiled in it."""
 _MOST_BYTES = 8 * 1024**3
+
+
+class FirstCallError(DataError):
+    """Units that were to compute a package could not, as a child process has found out."""
 
 
 class CoreMLRestorer:
     """A package behind the Restorer protocol; `run` computes it."""
 
     def __init__(self, card: ExportCard, run: Runner) -> None:
-        self.card = card
         self._run = run
         self.channels = card.channels
         self.multiple = card.multiple
         self.fixed_tile = card.tile
         self.radius = card.radius
-        self.bytes_per_pixel = card.bytes_per_pixel
+        self.bytes_per_pixel = float(card.bytes_per_pixel)
         self.sees_page = card.sees_page
         self.pace = Pace(pixels=card.tile**2, most_bytes=_MOST_BYTES, beside_host=True)
 
@@ -83,50 +80,36 @@ class System(Protocol):
         """What computes the compiled package on some units."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """A restorer, and in words what computes it."""
+def open_coreml(
+    package: Path, *, system: System, units: UnitsName = "auto"
+) -> tuple[CoreMLRestorer, DeviceChoice]:
+    """A restorer of a package on the Neural Engine or on what was asked for, and why there.
 
-    restorer: Restorer
-    text: str
-
-
-def open_package(
-    package: Path,
-    *,
-    system: System,
-    units: UnitsName = "auto",
-    instead: Callable[[], Opened] | None = None,
-    progress: Progress = silent,
-) -> Opened:
-    """A restorer of a package on the Neural Engine, or on what was asked for.
-
-    Where the first call fails, `instead` gives what restores, such as the run's network on the
-    GPU; without it, or if it fails, Core ML computes on the CPU. Either is told in a note. Raises
-    DataError where Core ML cannot compute the package at all.
+    Raises FirstCallError where that cannot compute it, and DataError for a folder that is no
+    package of kbdenoise or that Core ML does not compile.
     """
-    card = ExportCard.from_strings(read_program(package).metadata, where=package)
-    asked: UnitsName = "ane" if units == "auto" else units
-    progress(Fact(label="coreml", text=f"compiling for {_WORDS[asked]}, kept for the next time"))
+    card = read_coreml_card(package)
+    name, words = UNITS[_USUAL if units == "auto" else units]
     compiled = system.compiled(package)
-    reasons = []
-    for candidate in dict.fromkeys((asked, "cpu")):
-        fault = system.fault(compiled, UNITS[candidate], card, limit_s=PROBE_LIMIT_S)
-        if not fault:
-            runner = system.runner(compiled, UNITS[candidate])
-            text = f"Core ML, {_WORDS[candidate]}, tiles of {card.tile} px"
-            return Opened(restorer=CoreMLRestorer(card, runner), text=text)
-        reasons.append(f"{_WORDS[candidate]}: {fault}")
-        if candidate != "cpu" and instead is not None:
-            other = instead()
-            progress(Note(text=f"{_WORDS[candidate]} {fault}; going on with {other.text}"))
-            return other
-        if candidate != "cpu":
-            progress(Note(text=f"{_WORDS[candidate]} {fault}; going on with the CPU"))
-    raise DataError(
-        f"Core ML cannot compute {package} ({'; '.join(reasons)})",
-        hint="use --engine torch or onnx, and please report it with the version of macOS",
+    fault = system.fault(compiled, name, card, limit_s=PROBE_LIMIT_S)
+    if fault:
+        raise FirstCallError(
+            f"{words} cannot compute {package}: the first call {fault}",
+            hint="try --compute-units cpu, or --engine torch; and please report it with the "
+            "version of macOS",
+        )
+    device = DeviceChoice(
+        kind="cpu" if name == "CPU_ONLY" else "mps",
+        reason=f"Core ML on {words}{'' if units == 'auto' else ', as asked'}",
+        arithmetic="float16" if card.precision == "fp16" else "float32",
+        precision_reason="as the package was written",
     )
+    return CoreMLRestorer(card, system.runner(compiled, name)), device
+
+
+def read_coreml_card(package: Path) -> ExportCard:
+    """What a package says of itself. Raises DataError as `open_coreml` does."""
+    return ExportCard.from_strings(read_program(package).metadata, where=package)
 
 
 def _planes(image: FloatImage) -> Planes:

@@ -1,6 +1,6 @@
 """From the name of a run or of a weights file to a restorer, with tiles planned per picture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,12 @@ from kbdenoise.config import PredictConfig
 from kbdenoise.devices import DeviceChoice, free_memory_bytes
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.classical.table import FILTERS
+from kbdenoise.inference.coreml import FirstCallError
 from kbdenoise.inference.engines import Restorer
 from kbdenoise.inference.filters import FilterRestorer, filter_device, read_filter
-from kbdenoise.inference.packages import ENGINES, engine_of, is_package
+from kbdenoise.inference.packages import ENGINES, Opened, engine_of, is_package
 from kbdenoise.inference.restoration import Restoration
-from kbdenoise.progress import Progress, silent
+from kbdenoise.progress import Note, Progress, silent
 from kbdenoise.resolving import resolve
 from kbdenoise.runs.folder import Run, find_run
 
@@ -95,8 +96,13 @@ def _loaded(
         given["engine"] = engine_of(weights, asked=given.get("engine"))
     config = resolve(PredictConfig(), ("settings", given))
     engine = ENGINES[config.engine.engine]
+    engine.check_system()
     file = weights if run is None else engine.file_of(run, weights)
-    restorer, device = engine.open(file, config)
+    try:
+        restorer, device = engine.open(file, config)
+    except FirstCallError as fault:
+        restorer, device = _instead(fault, file, config, weights=None if run is None else weights)
+        progress(Note(text=f"{fault.message}; going on with {device.text}"))
     return Loaded(
         name=name,
         weights=file,
@@ -105,6 +111,22 @@ def _loaded(
         config=config,
         device=device,
     )
+
+
+def _instead(
+    fault: FirstCallError, package: Path, config: PredictConfig, *, weights: Path | None
+) -> Opened:
+    """What restores where Core ML's units could not: torch with the run's weights, or the CPU.
+
+    Raises the fault where there is nothing else.
+    """
+    if weights is not None:
+        engine = replace(config.engine, engine="torch", compute_units="auto")
+        return ENGINES["torch"].open(weights, replace(config, engine=engine))
+    if config.engine.compute_units == "cpu":
+        raise fault
+    engine = replace(config.engine, compute_units="cpu")
+    return ENGINES["coreml"].open(package, replace(config, engine=engine))
 
 
 def _restoration(

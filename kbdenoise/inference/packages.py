@@ -28,6 +28,8 @@ class Engine:
     """Reads what a package says of itself; None for an engine that takes weights."""
     format: str = ""
     """Its packages' name in `FORMATS`; empty for an engine that takes weights."""
+    check_system: Callable[[], None] = lambda: None
+    """Raises SettingsError on a system that the engine does not run on."""
 
     @property
     def suffix(self) -> str:
@@ -79,6 +81,26 @@ def _onnx_card(package: Path) -> ExportCard:
     return read_onnx_card(package)
 
 
+def _coreml(package: Path, config: PredictConfig) -> Opened:
+    check_settings(config)
+    from kbdenoise.inference.apple import CoreML
+    from kbdenoise.inference.coreml import open_coreml
+
+    return open_coreml(package, system=CoreML(), units=config.engine.compute_units)
+
+
+def _coreml_card(package: Path) -> ExportCard:
+    from kbdenoise.inference.coreml import read_coreml_card
+
+    return read_coreml_card(package)
+
+
+def _coreml_system() -> None:
+    from kbdenoise.inference import apple
+
+    apple.require_a_mac()
+
+
 ENGINES: Mapping[str, Engine] = {
     "torch": Engine(summary="the run's own weights, on --device", open=_torch),
     "onnx": Engine(
@@ -86,6 +108,13 @@ ENGINES: Mapping[str, Engine] = {
         open=_onnx,
         card=_onnx_card,
         format="onnx",
+    ),
+    "coreml": Engine(
+        summary="Core ML on a Mac, by the Neural Engine, the GPU or the CPU",
+        open=_coreml,
+        card=_coreml_card,
+        format="coreml",
+        check_system=_coreml_system,
     ),
 }
 

@@ -7,17 +7,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from kbdenoise.config import ExportSettings, UnitsName
+from kbdenoise.config import EngineSettings, ExportSettings, PredictConfig, UnitsName
 from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.export.card import ExportCard
-from kbdenoise.export.coreml.compiled import checksum, compiled
+from kbdenoise.export.coreml.compiled import compiled
 from kbdenoise.export.coreml.mil import evaluate
 from kbdenoise.export.coreml.package import write
 from kbdenoise.export.coreml.program import read_program
@@ -29,8 +28,15 @@ from kbdenoise.imaging.magazine.pages import draw_page
 from kbdenoise.imaging.scanner import draw_scanner, print_and_scan
 from kbdenoise.imaging.tiles import TilePlan
 from kbdenoise.inference.apple import CoreML, failure
-from kbdenoise.inference.coreml import CoreMLRestorer, Opened, Planes, Runner, open_package
+from kbdenoise.inference.coreml import (
+    CoreMLRestorer,
+    FirstCallError,
+    Planes,
+    Runner,
+    open_coreml,
+)
 from kbdenoise.inference.engines import TorchRestorer
+from kbdenoise.inference.loading import _instead, load_file
 from kbdenoise.inference.restore import restore_image
 from kbdenoise.models.spec import PAGE_SIDE
 from kbdenoise.progress import Event, Note, silent
@@ -149,45 +155,81 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("asked", "units"),
-    [("auto", "CPU_AND_NE"), ("ane", "CPU_AND_NE"), ("gpu", "CPU_AND_GPU"), ("cpu", "CPU_ONLY")],
+    ("asked", "units", "kind"),
+    [
+        ("auto", "CPU_AND_NE", "mps"),
+        ("ane", "CPU_AND_NE", "mps"),
+        ("gpu", "CPU_AND_GPU", "mps"),
+        ("cpu", "CPU_ONLY", "cpu"),
+        ("all", "ALL", "mps"),
+    ],
 )
 def test_the_units_that_were_asked_for_are_tried_and_used(
-    package: Path, asked: UnitsName, units: str
+    package: Path, asked: UnitsName, units: str, kind: str
 ) -> None:
     mac = Mac()
 
-    opened = open_package(package, system=mac, units=asked)
+    restorer, device = open_coreml(package, system=mac, units=asked)
 
     assert mac.tried == mac.used == [units]
-    assert opened.text.endswith("tiles of 64 px")
+    assert (device.kind, restorer.fixed_tile) == (kind, 64)
 
 
-def test_a_neural_engine_that_fails_gives_way_to_the_network_or_else_to_the_cpu(
-    package: Path,
+def test_auto_is_the_neural_engine_in_the_packages_precision(package: Path) -> None:
+    device = open_coreml(package, system=Mac())[1]
+
+    assert device.text == ("mps  Core ML on the Neural Engine; float16: as the package was written")
+
+
+@pytest.fixture
+def dead_engine(monkeypatch: pytest.MonkeyPatch) -> Mac:
+    """A Mac whose Neural Engine ends the process that tries it."""
+    mac = Mac({"CPU_AND_NE": "ended the process that tried it (signal 9)"})
+    monkeypatch.setattr("kbdenoise.inference.apple.require_a_mac", lambda: None)
+    monkeypatch.setattr("kbdenoise.inference.apple.CoreML", lambda: mac)
+    return mac
+
+
+def test_a_neural_engine_that_fails_gives_way_to_the_cpu_for_a_package(
+    package: Path, dead_engine: Mac
 ) -> None:
-    killed = {"CPU_AND_NE": "ended the process that tried it (signal 9)"}
+    package.mkdir()
     told: list[Event] = []
-    on_gpu = Opened(restorer=CoreMLRestorer(CARD, lambda feeds: feeds[INPUT]), text="torch on mps")
 
-    first = open_package(package, system=Mac(killed), instead=lambda: on_gpu, progress=told.append)
-    mac = Mac(killed)
-    second = open_package(package, system=mac, progress=told.append)
+    loaded = load_file(package, progress=told.append)
 
-    assert first is on_gpu
-    assert mac.used == ["CPU_ONLY"]
-    assert second.text == "Core ML, the CPU, tiles of 64 px"
-    assert [event.text for event in told if isinstance(event, Note)] == [
-        "the Neural Engine ended the process that tried it (signal 9); going on with torch on mps",
-        "the Neural Engine ended the process that tried it (signal 9); going on with the CPU",
-    ]
+    assert dead_engine.tried == ["CPU_AND_NE", "CPU_ONLY"]
+    assert dead_engine.used == ["CPU_ONLY"]
+    assert loaded.restoration.restorer.fixed_tile == 64
+    (note,) = (event.text for event in told if isinstance(event, Note))
+    assert "the Neural Engine cannot compute" in note
+    assert "the first call ended the process that tried it (signal 9); going on with cpu" in note
 
 
-def test_where_nothing_can_compute_the_package_every_reason_is_told(package: Path) -> None:
-    mac = Mac({"CPU_AND_NE": "did not answer within 300 s", "CPU_ONLY": "failed: no memory"})
+def test_a_neural_engine_that_fails_gives_way_to_torch_for_a_run(
+    package: Path, dead_engine: Mac, toy_source: ToySource, tmp_path: Path
+) -> None:
+    toy_source("dncnn")
+    config = PredictConfig(engine=EngineSettings(engine="coreml"))
+    with pytest.raises(FirstCallError) as caught:
+        open_coreml(package, system=dead_engine)
 
-    with pytest.raises(DataError, match=r"Neural Engine: did not answer.*the CPU: failed: no mem"):
-        open_package(package, system=mac)
+    restorer, device = _instead(
+        caught.value, package, config, weights=tmp_path / "dncnn.safetensors"
+    )
+
+    assert isinstance(restorer, TorchRestorer)
+    assert device.kind in ("cpu", "mps", "cuda")
+
+
+def test_where_the_cpu_fails_too_the_reason_is_told(package: Path, dead_engine: Mac) -> None:
+    dead_engine.faults = {**dead_engine.faults, "CPU_ONLY": "failed: no memory"}
+    package.mkdir()
+
+    with pytest.raises(
+        DataError, match=r"the CPU cannot compute .*: the first call failed: no mem"
+    ):
+        load_file(package)
 
 
 @pytest.mark.parametrize(
@@ -223,13 +265,11 @@ def test_compiled_packages_are_kept_until_the_package_changes(tmp_path: Path) ->
 
     first = compiled(package, compile=compile, cache=cache)
     again = compiled(package, compile=compile, cache=cache)
-    before = checksum(package)
     (package / "weight.bin").write_bytes(b"other")
     other = compiled(package, compile=compile, cache=cache)
 
     assert first == again != other
     assert calls == [package, package]
-    assert checksum(package) != before
     assert (other / "model.mil").read_bytes() == b"other"
 
 
@@ -247,9 +287,13 @@ def test_what_core_ml_cannot_compile_leaves_nothing_in_the_cache(tmp_path: Path)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="what other systems are told")
-def test_off_a_mac_core_ml_is_refused_in_a_sentence() -> None:
-    with pytest.raises(SettingsError, match="Core ML runs packages on macOS alone"):
-        CoreML()
+def test_off_a_mac_core_ml_is_refused_in_a_sentence_with_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "x.mlpackage").mkdir()
+
+    for refused in (CoreML, lambda: load_file(tmp_path / "x.mlpackage")):
+        with pytest.raises(SettingsError, match="Core ML runs packages on macOS alone") as caught:
+            refused()
+        assert caught.value.exit_code == 2
 
 
 @pytest.mark.skipif(sys.platform != "darwin", reason="Core ML is on macOS alone")
@@ -261,7 +305,7 @@ def test_core_ml_computes_a_package_as_the_interpreter_does(
     write(source, package, ExportSettings(format="coreml"), progress=silent)
     tile = scanned_page()[None, :64, :64]
 
-    opened: Any = open_package(package, system=CoreML())
+    restorer, _ = open_coreml(package, system=CoreML())
 
-    found = opened.restorer(tile)
+    found = restorer(tile)
     assert np.abs(found - interpreted(package)(tile)).max() < 0.02

@@ -5,7 +5,6 @@ a program that asks again. Here the result is kept under the package's own check
 of macOS, so that a new export or a new system compiles anew.
 """
 
-import hashlib
 import platform
 import shutil
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from kbdenoise.atomic import atomic_path
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.export.coreml.library import coremltools
+from kbdenoise.export.source import checksum
 from kbdenoise.models.kba_library import cache_folder
 
 Compile = Callable[[Path, Path], None]
@@ -46,24 +46,9 @@ def compiled(package: Path, *, compile: Compile | None = None, cache: Path | Non
     return place
 
 
-def checksum(package: Path) -> str:
-    """The SHA-256 of a folder's files and their names, in hexadecimal."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in package.rglob("*") if p.is_file()):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def on_a_mac() -> bool:
-    """Whether Core ML is here."""
-    return sys.platform == "darwin"
-
-
 def require_a_mac() -> None:
     """Raises SettingsError on a system without Core ML."""
-    if not on_a_mac():
+    if sys.platform != "darwin":
         raise SettingsError(
             f"Core ML runs packages on macOS alone, and this is {platform.system()}",
             hint="use --engine torch or --engine onnx here",

@@ -24,8 +24,18 @@ class Report:
     plan: PlannedUnits | None
     """Core ML's own; None where the system has none."""
 
+    @property
+    def summary(self) -> str:
+        """One line: Core ML's plan where there is one, else what the guess comes to."""
+        if self.plan is not None:
+            return f"Core ML's plan: {self.plan.text}"
+        return (
+            f"{self.plausible:,} of {self.operations:,} operations are ANE-plausible "
+            "(a static heuristic, not a measurement)"
+        )
 
-def report(package: Path) -> Report:
+
+def look_at(package: Path) -> Report:
     """Look at a package. Raises DataError for one that is damaged or not kbdenoise's."""
     program = read_program(package)
     card = ExportCard.from_strings(program.metadata, where=package)
