@@ -87,7 +87,7 @@ def export(
 def _text(result: "Package", *, width: int) -> str:
     """The package, its figures, and what else there is to know of it."""
     rows: list[dict[str, Cell]] = [
-        {"against torch in float64": c.name, "figure": f"{c.figure:.1e}", "limit": f"{c.limit:.0e}"}
+        {"against torch in float64": c.name, "figure": f"{c.figure:.2g}", "limit": f"{c.limit:.2g}"}
         for c in result.checks
     ]
     head = f"✓ {result.path}   {result.model}, {result.precision}, {size(result.size_bytes)}"

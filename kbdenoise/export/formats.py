@@ -57,6 +57,8 @@ class ExportFormat:
     """What installs them."""
     writer: Callable[[], Writer]
     """Imports the writer, so only when called."""
+    precision: str = "fp32"
+    """What it is written in where nothing is asked for."""
 
 
 def _torch() -> Writer:
@@ -91,6 +93,7 @@ FORMATS: Mapping[str, ExportFormat] = {
         modules=("coremltools",),
         install="pip install coremltools==9.0 (for macOS, and Linux on x86-64; Python <3.14)",
         writer=_coreml,
+        precision="fp16",
     ),
     "torch": ExportFormat(
         summary="a program of torch.export, for torch's own tools",

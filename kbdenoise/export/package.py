@@ -62,6 +62,8 @@ def export_model(
         )
     writer = writer_of(chosen.format)
     source = load_source(run, runs=runs, settings=chosen, hyper=parse_hyper(config.model.hyper))
+    if chosen.precision == "auto":
+        source = source.saying(precision=FORMATS[chosen.format].precision)
     place = out or default_place(source, chosen.format, beside=Path(run))
     _check_place(place, suffix=FORMATS[chosen.format].suffix, force=force)
     text = f"{source.info.name}: {source.info.parameters:,} parameters, {source.card.precision}"

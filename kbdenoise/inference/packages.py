@@ -96,9 +96,9 @@ def _coreml_card(package: Path) -> ExportCard:
 
 
 def _coreml_system() -> None:
-    from kbdenoise.inference import apple
+    from kbdenoise.export.coreml.compiled import require_a_mac
 
-    apple.require_a_mac()
+    require_a_mac()
 
 
 ENGINES: Mapping[str, Engine] = {

@@ -185,7 +185,7 @@ def test_auto_is_the_neural_engine_in_the_packages_precision(package: Path) -> N
 def dead_engine(monkeypatch: pytest.MonkeyPatch) -> Mac:
     """A Mac whose Neural Engine ends the process that tries it."""
     mac = Mac({"CPU_AND_NE": "ended the process that tried it (signal 9)"})
-    monkeypatch.setattr("kbdenoise.inference.apple.require_a_mac", lambda: None)
+    monkeypatch.setattr("kbdenoise.export.coreml.compiled.require_a_mac", lambda: None)
     monkeypatch.setattr("kbdenoise.inference.apple.CoreML", lambda: mac)
     return mac
 

@@ -19,7 +19,6 @@ UNVERIFIED = (
 def write(source: Source, out: Path, settings: ExportSettings, *, progress: Progress) -> Exported:
     """Write a package folder for tiles of the card's side, whole or not at all."""
     source = source.saying(
-        precision="fp16" if settings.precision == "auto" else settings.precision,
         versions=versions("kbdenoise", "torch", "coremltools", "numpy"),
         details={
             "target": TARGET,
