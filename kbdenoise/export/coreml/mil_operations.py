@@ -113,6 +113,13 @@ def _matmul(a: Inputs) -> Tensor:
     return torch.matmul(x, y)
 
 
+def _split(a: Inputs) -> list[Tensor]:
+    """Into parts of given sizes, or into a number of equal ones."""
+    x, axis = a["x"], a["axis"]
+    sizes = a["split_sizes"] if "split_sizes" in a else x.shape[axis] // a["num_splits"]
+    return list(x.split(sizes, axis))
+
+
 def _gelu(a: Inputs) -> Tensor:
     return F.gelu(a["x"], approximate={"EXACT": "none", "TANH_APPROXIMATION": "tanh"}[a["mode"]])
 
@@ -145,7 +152,7 @@ OPERATIONS: Mapping[str, Callable[[Inputs], Tensor | list[Tensor]]] = {
     "slice_by_index": _slice_by_index,
     "softmax": lambda a: torch.softmax(a["x"], a["axis"]),
     "softplus": lambda a: F.softplus(a["x"]),
-    "split": lambda a: list(a["x"].split(a["split_sizes"], a["axis"])),
+    "split": _split,
     "sub": lambda a: a["x"] - a["y"],
     "tanh": lambda a: torch.tanh(a["x"]),
 }

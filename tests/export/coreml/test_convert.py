@@ -1,0 +1,130 @@
+"""Conversion: variants of architectures, front ends, what cannot be converted, what is missing."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kbdenoise.config import ExportSettings
+from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.export.coreml import report as reports
+from kbdenoise.export.coreml.convert import convert, record
+from kbdenoise.export.coreml.library import coremltools
+from kbdenoise.export.coreml.package import write
+from kbdenoise.export.coreml.plan import Planned
+from kbdenoise.export.coreml.program import read_program
+from kbdenoise.export.coreml.report import look_at
+from kbdenoise.export.formats import writer_of
+from kbdenoise.progress import silent
+from tests.export.coreml.conftest import ToySource
+
+NEW_NUMPY = np.lib.NumpyVersion(np.__version__) >= "2.4.0"
+_COARSE = {
+    "width": 8,
+    "encoder_blocks": (0, 0),
+    "middle_blocks": 1,
+    "decoder_blocks": (0, 1),
+    "nset": 8,
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "kbnet-s, chunked where it is coarse": ("kbnet-s", _COARSE),
+    "nafnet with local pooling": (
+        "nafnet",
+        {
+            "width": 4,
+            "encoder_blocks": (1,),
+            "decoder_blocks": (0,),
+            "middle_blocks": 0,
+            "pool_window": 12,
+        },
+    ),
+    "srresnet with gates and instance norm": (
+        "srresnet",
+        {"width": 4, "blocks": 1, "block": "bottleneck", "activation": "glu", "norm": "instance"},
+    ),
+    "affine tone": ("tone", {"width": 4, "kind": "affine"}),
+}
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_a_variant_is_written_and_passes_its_check(
+    case: str, toy_source: ToySource, tmp_path: Path
+) -> None:
+    name, numbers = VARIANTS[case]
+    settings = ExportSettings(format="coreml", kba_form="chunk" if "chunked" in case else "tap")
+
+    write(toy_source(name, **numbers), tmp_path / "x.mlpackage", settings, progress=silent)
+
+    counts = read_program(tmp_path / "x.mlpackage").counts
+    if "chunked" in case:
+        assert counts["slice_by_index"] == 12  # those of one block of two: the other has no taps
+
+
+def test_an_older_trace_gives_the_same_package(toy_source: ToySource, tmp_path: Path) -> None:
+    counts = []
+    for frontend in ("export", "trace"):
+        package = tmp_path / f"{frontend}.mlpackage"
+        settings = ExportSettings(format="coreml", frontend=frontend)  # type: ignore[arg-type]
+        write(toy_source("dncnn"), package, settings, progress=silent)
+        program = read_program(package)
+        assert f'"frontend": "{frontend}"' in program.metadata["kbdenoise.details"]
+        counts.append(program.counts)
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.skipif(not NEW_NUMPY, reason="coremltools 9.0 traces well with numpy before 2.4")
+def test_a_trace_that_numpy_breaks_is_explained(toy_source: ToySource, tmp_path: Path) -> None:
+    settings = ExportSettings(format="coreml", frontend="trace")
+
+    with pytest.raises(SettingsError, match=r"--frontend trace does not work with numpy") as caught:
+        write(toy_source("kbnet-s"), tmp_path / "x.mlpackage", settings, progress=silent)
+
+    assert "use --frontend export" in caught.value.hint
+    assert not (tmp_path / "x.mlpackage").exists()
+
+
+def test_a_network_that_cannot_be_converted_is_named() -> None:
+    class Spectrum(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.linalg.svdvals(x)[..., None]
+
+    images = (torch.rand(1, 3, 8, 8),)
+
+    with pytest.raises(DataError, match=r"spectrum cannot be converted to a Core ML package: ."):
+        convert(record(Spectrum(), images, name="spectrum"), images, name="spectrum")
+
+
+def test_without_coremltools_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "coremltools", None)
+
+    for asked in (coremltools, lambda: writer_of("coreml")):
+        with pytest.raises(SettingsError, match="coremltools") as caught:
+            asked()
+        assert caught.value.exit_code == 2
+        assert caught.value.hint
+
+
+def test_a_report_is_core_mls_plan_where_there_is_one_and_a_guess_elsewhere(
+    toy_source: ToySource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "x.mlpackage"
+    write(toy_source("dncnn"), package, ExportSettings(format="coreml"), progress=silent)
+    monkeypatch.setattr(reports, "has_plans", lambda: False)
+
+    guess = look_at(package)
+
+    assert (guess.model, guess.tile, guess.plan) == ("dncnn", 32, None)
+    assert guess.summary == (
+        "6 of 6 operations are ANE-plausible (a static heuristic, not a measurement)"
+    )
+    recorded = [Planned(kind="conv", unit="Neural Engine", cost=0.2)] * 6
+    monkeypatch.setattr(reports, "has_plans", lambda: True)
+    monkeypatch.setattr(reports, "compiled", lambda path: path.with_suffix(".mlmodelc"))
+    monkeypatch.setattr(reports, "read_plan", lambda compiled: recorded)
+    assert look_at(package).summary == (
+        "Core ML's plan: All 6: Neural Engine 6 (100 % of the cost), CPU 0 (0 %), GPU 0 (0 %)"
+    )
