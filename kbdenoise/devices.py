@@ -27,6 +27,7 @@ DeviceKind = Literal["cuda", "mps", "cpu"]
 Autocast = Literal["bfloat16", "float16", ""]
 
 _AS_ASKED = "as asked"
+_MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
 _UNKNOWN_MEMORY_BYTES = 2 * 1024**3
 _TYPES: dict[str, Autocast] = {"fp32": "", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -77,7 +78,7 @@ def choose_device(name: str = "auto", *, precision: str = "auto", threads: int =
     if name == "cuda" or (name == "auto" and found["cuda"]):
         return _chosen("cuda", torch.cuda.get_device_name(), precision)
     if name == "mps" or (name == "auto" and found["mps"]):
-        return _chosen("mps", "Apple GPU", precision)
+        return _chosen("mps", f"Apple GPU; {_mps_words()}", precision)
     _keep_freed_memory()
     reason = "as asked" if name == "cpu" else "no GPU was found"
     return _chosen("cpu", f"{reason}, {torch.get_num_threads()} threads", precision)
@@ -230,14 +231,27 @@ def device_report() -> list[tuple[str, bool, str]]:
         ("cuda", torch.cuda.is_available()),
         ("mps", torch.backends.mps.is_available()),
     ):
-        what = torch.cuda.get_device_name() if present and name == "cuda" else "Apple GPU"
-        rows.append((name, present, what if present else _why_not(name)))
+        if not present:
+            what = _why_not(name)
+        elif name == "cuda":
+            what = torch.cuda.get_device_name()
+        else:
+            what = f"Apple GPU; {_mps_words()}; float32, {_best_precision('mps')[1]}"
+        rows.append((name, present, what))
     return rows
 
 
 def _chosen(kind: DeviceKind, reason: str, precision: str) -> DeviceChoice:
+    if kind == "mps" and precision == "bf16" and not _has_macos_14():
+        raise SettingsError(
+            "--precision bf16 on an Apple GPU needs macOS 14 or newer", hint="use --precision auto"
+        )
     autocast, why = _best_precision(kind) if precision == "auto" else (_TYPES[precision], _AS_ASKED)
     return DeviceChoice(kind=kind, reason=reason, autocast=autocast, precision_reason=why)
+
+
+def _has_macos_14() -> bool:
+    return int(platform.mac_ver()[0].partition(".")[0] or 0) >= 14
 
 
 def _best_precision(kind: DeviceKind) -> tuple[Autocast, str]:
@@ -245,7 +259,7 @@ def _best_precision(kind: DeviceKind) -> tuple[Autocast, str]:
     import torch
 
     if kind == "mps":
-        return "", "half precision gains little on this backend"
+        return "", "half precision gains little on this backend and overflows beyond 65,504"
     if kind == "cpu":
         native, why = _cpu_bfloat16()
         return ("bfloat16" if native else ""), why
@@ -261,6 +275,18 @@ def _cpu_bfloat16() -> tuple[bool, str]:
     except OSError:
         native = False
     return native, "this CPU has AMX for bfloat16" if native else "this CPU has no fast bfloat16"
+
+
+def let_mps_fall_back() -> None:
+    """Let torch compute on the CPU what Apple GPUs lack; it hears this before its import only."""
+    os.environ.setdefault(_MPS_FALLBACK, "1")
+
+
+def _mps_words() -> str:
+    """What becomes of operators that the MPS backend lacks."""
+    if os.environ.get(_MPS_FALLBACK) == "1":
+        return "operators that it lacks run on the CPU"
+    return f"operators that it lacks fail: set {_MPS_FALLBACK}=1 before torch is imported"
 
 
 def _why_not(name: str) -> str:

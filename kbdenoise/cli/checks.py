@@ -61,6 +61,7 @@ def examine(*, data: Path, runs: Path, submissions: Path) -> list[Finding]:
         *_python(),
         *_packages(),
         *_torch(),
+        _onnx(),
         *_opencv(),
         *_machine(),
         *_folders(data, runs, submissions),
@@ -119,6 +120,22 @@ def _kernels() -> Finding:
         text=f"{found.reason}; KBNet computes on the CPU by torch alone, at half the speed",
         cure="install a C compiler: apt install gcc, or xcode-select --install",
     )
+
+
+def _onnx() -> Finding:
+    """Whether models can be written for ONNX Runtime and run by it, and by what."""
+    missing = [module for module in ("onnx", "onnxruntime") if find_spec(module) is None]
+    if missing:
+        return Finding(
+            name="onnx",
+            state="absent",
+            text=f"{' and '.join(missing)} not installed; only --format onnx and --engine onnx "
+            "need it",
+            cure="pip install 'kbdenoise[onnx]'",
+        )
+    from kbdenoise.inference.onnx_engine import provider_words
+
+    return Finding(name="onnx", state="ok", text=f"ONNX Runtime {provider_words()}")
 
 
 def _opencv() -> Iterator[Finding]:

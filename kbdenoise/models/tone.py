@@ -75,7 +75,9 @@ class Tone(nn.Module):
         """
         check_image_batch(noisy, channels=self.channels, multiple=1, model="tone")
         if page is None:
-            page = F.adaptive_avg_pool2d(noisy, PAGE_SIDE)
+            # Apple GPUs pool to sides only that divide the picture's.
+            pooled = noisy.cpu() if noisy.device.type == "mps" else noisy
+            page = F.adaptive_avg_pool2d(pooled, PAGE_SIDE).to(noisy.device)
         _check_page(page, noisy)
         values = self._values(page).unflatten(1, (self.channels, -1))  # [B, C, knots + 1 or 2]
         values = values[..., None, None]  # [B, C, n] -> [B, C, n, 1, 1]
