@@ -31,7 +31,6 @@ _COREML = ".mlpackage"
 
 @command(
     "kbdenoise export best --format coreml --tile 256 --report",
-    "kbdenoise export best --format onnx",
     "kbdenoise export SIDD-width64.pth --format onnx --out sidd.onnx",
     settings=ExportConfig,
 )

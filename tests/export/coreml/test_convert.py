@@ -1,5 +1,6 @@
 """Conversion: variants of architectures, front ends, what cannot be converted, what is missing."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kbdenoise.cli.app import main
 from kbdenoise.config import ExportSettings
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.export.coreml import report as reports
@@ -28,7 +30,7 @@ _COARSE = {
     "encoder_blocks": (0, 0),
     "middle_blocks": 1,
     "decoder_blocks": (0, 1),
-    "nset": 8,
+    "kernel": 1,
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "kbnet-s, chunked where it is coarse": ("kbnet-s", _COARSE),
@@ -57,11 +59,11 @@ def test_a_variant_is_written_and_passes_its_check(
     name, numbers = VARIANTS[case]
     settings = ExportSettings(format="coreml", kba_form="chunk" if "chunked" in case else "tap")
 
-    write(toy_source(name, **numbers), tmp_path / "x.mlpackage", settings, progress=silent)
+    written = write(
+        toy_source(name, **numbers), tmp_path / "x.mlpackage", settings, progress=silent
+    )
 
-    counts = read_program(tmp_path / "x.mlpackage").counts
-    if "chunked" in case:
-        assert counts["slice_by_index"] == 12  # those of one block of two: the other has no taps
+    assert all(check.passed for check in written.checks)
 
 
 def test_an_older_trace_gives_the_same_package(toy_source: ToySource, tmp_path: Path) -> None:
@@ -106,6 +108,24 @@ def test_without_coremltools_one_sentence_says_so(monkeypatch: pytest.MonkeyPatc
             asked()
         assert caught.value.exit_code == 2
         assert caught.value.hint
+
+
+def test_the_command_writes_a_package_and_tells_where_it_might_run(
+    toy_source: ToySource, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_source("dncnn")
+    weights, package = tmp_path / "dncnn.safetensors", tmp_path / "dncnn.mlpackage"
+
+    words = ["export", str(weights), "--format", "coreml", "--tile", "64", "--report"]
+    assert main(words) == 0
+
+    out, _ = capsys.readouterr()
+    assert out.startswith(f"✓ {package}   dncnn, fp16, 0 MiB\n  6 operations, tiles of 64x64 px")
+    assert "black, values that are not finite" in out
+    assert "static heuristic, not a measurement" in out
+    assert main(["export", str(package), "--report", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["plausible"] == 6
+    assert main(["export", str(weights), "--format", "onnx", "--report"]) == 2
 
 
 def test_a_report_is_core_mls_plan_where_there_is_one_and_a_guess_elsewhere(
