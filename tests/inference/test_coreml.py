@@ -230,6 +230,10 @@ def test_where_the_cpu_fails_too_the_reason_is_told(package: Path, dead_engine: 
         DataError, match=r"the CPU cannot compute .*: the first call failed: no mem"
     ):
         load_file(package)
+    dead_engine.tried.clear()
+    with pytest.raises(DataError, match=r"the CPU cannot compute"):
+        load_file(package, compute_units="cpu")
+    assert dead_engine.tried == ["CPU_ONLY"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ _COARSE = {
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "kbnet-s, chunked where it is coarse": ("kbnet-s", _COARSE),
-    "nafnet with local pooling": (
+    "nafnet with local pooling and a gain of zero": (
         "nafnet",
         {
             "width": 4,
@@ -59,9 +59,12 @@ def test_a_variant_is_written_and_passes_its_check(
     name, numbers = VARIANTS[case]
     settings = ExportSettings(format="coreml", kba_form="chunk" if "chunked" in case else "tap")
 
-    written = write(
-        toy_source(name, **numbers), tmp_path / "x.mlpackage", settings, progress=silent
-    )
+    source = toy_source(name, **numbers)
+    if "gain" in case:  # the converter would make a batch norm of it, which is off by 5e-6
+        with torch.no_grad():
+            source.model.get_parameter("encoders.0.0.norm1.weight")[0] = 0
+
+    written = write(source, tmp_path / "x.mlpackage", settings, progress=silent)
 
     assert all(check.passed for check in written.checks)
 
