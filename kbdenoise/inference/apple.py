@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,17 +70,25 @@ def failure(words: Sequence[str], *, limit_s: float) -> str:
     return ""
 
 
+_TILES: Mapping[str, Callable[[tuple[int, ...]], Planes]] = {
+    "black": lambda shape: np.zeros(shape, np.float32),
+    "white": lambda shape: np.ones(shape, np.float32),
+    "noisy": lambda shape: np.random.default_rng(0).random(shape, np.float32),
+}
+"""Those of a first call: two that make deviations zero, and one that does not."""
+
+
 def first_call(compiled: Path, units: str, shapes: Sequence[str]) -> str:
-    """Compute constant tiles and one of noise, as the child does; empty where all is finite."""
-    sides = [tuple(int(n) for n in shape.split("x")) for shape in shapes]
+    """Compute some tiles, as the child does; empty where all answers are finite.
+
+    `shapes` are those of the inputs, such as `3x256`: channels and side in px.
+    """
     run = CoreML().runner(compiled, units)
-    noise = np.random.default_rng(0)
-    for kind in ("black", "white", "noise"):
-        feeds = {
-            name: np.full((1, channels, side, side), kind == "white", dtype=np.float32)
-            + (kind == "noise") * noise.random((1, channels, side, side), dtype=np.float32)
-            for name, (channels, side) in zip((INPUT, PAGE), sides, strict=False)
-        }
+    for kind, draw in _TILES.items():
+        feeds = {}
+        for name, shape in zip((INPUT, PAGE), shapes, strict=False):
+            channels, side = map(int, shape.split("x"))
+            feeds[name] = draw((1, channels, side, side))
         if not np.isfinite(run(feeds)).all():
             return f"its answer for a {kind} tile is not finite"
     return ""

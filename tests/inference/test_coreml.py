@@ -27,6 +27,7 @@ from kbdenoise.imaging.magazine.house import draw_house
 from kbdenoise.imaging.magazine.pages import draw_page
 from kbdenoise.imaging.scanner import draw_scanner, print_and_scan
 from kbdenoise.imaging.tiles import TilePlan
+from kbdenoise.inference import apple
 from kbdenoise.inference.apple import CoreML, failure
 from kbdenoise.inference.coreml import (
     CoreMLRestorer,
@@ -250,6 +251,32 @@ def test_what_a_child_may_find(code: str, expected: str) -> None:
     limit_s = 0.5 if "sleep" in code else 60
 
     assert failure([sys.executable, "-S", "-E", "-c", code], limit_s=limit_s) == expected
+
+
+def test_the_child_tries_tiles_of_the_packages_sizes_and_wants_finite_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def run(feeds: Mapping[str, Planes]) -> Planes:
+        seen.extend(image.shape for image in feeds.values())
+        return 1 / feeds[INPUT] if broken else feeds[INPUT]
+
+    class Units(Mac):
+        def runner(self, compiled: Path, units: str) -> Runner:
+            return run
+
+    monkeypatch.setattr(apple, "CoreML", Units)
+    monkeypatch.setattr("sys.argv", ["", str(tmp_path), "CPU_AND_NE", "3x8", "3x4"])
+    broken = False
+    apple.main()
+    assert seen == [(1, 3, 8, 8), (1, 3, 4, 4)] * 3
+    broken = True
+    with (
+        pytest.raises(SystemExit, match="its answer for a black tile is not finite"),
+        np.errstate(divide="ignore"),
+    ):
+        apple.main()
 
 
 def test_a_child_that_cannot_be_started_is_no_crash(tmp_path: Path) -> None:

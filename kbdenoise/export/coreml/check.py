@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from kbdenoise.export.coreml.convert import FORMAT_VERSION
-from kbdenoise.export.coreml.mil import LARGEST_HALF, evaluate
+from kbdenoise.export.coreml.mil import evaluate
 from kbdenoise.export.coreml.program import Program, read_program
 from kbdenoise.export.formats import Check
 from kbdenoise.export.probes import Probe, compared, probes
@@ -34,11 +34,6 @@ class Checked:
     checks: tuple[Check, ...]
     largest: Mapping[str, float]
     """The largest magnitude by the kind of operation, over all tiles."""
-
-    @property
-    def headroom(self) -> float:
-        """How many times the largest number fits into half precision's largest."""
-        return LARGEST_HALF / max(self.largest.values(), default=1.0)
 
 
 def check_package(package: Path, source: Source) -> Checked:

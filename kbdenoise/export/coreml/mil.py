@@ -25,8 +25,6 @@ from kbdenoise.export.coreml.program import Array, Operation, Program, Value
 
 Largest = MutableMapping[str, float]
 """The largest magnitude that operations of a kind gave, by the kind."""
-LARGEST_HALF = 65504.0
-"""Half precision's largest number."""
 _ROUNDED = {"fp16": torch.float16, "fp32": torch.float32}
 
 

@@ -11,6 +11,7 @@ from kbdenoise.export.formats import Exported, require
 from kbdenoise.export.source import Source, versions
 from kbdenoise.progress import Fact, Progress
 
+_MOST_KINDS = 4  # with the largest results, that are told
 UNVERIFIED = (
     "checked by kbdenoise's own interpreter; it has not been loaded, compiled or run by Core ML"
 )
@@ -44,9 +45,15 @@ def _lines(source: Source, checked: Checked) -> tuple[str, ...]:
     operations = len(checked.program.operations)
     tile = source.card.tile
     lines = [
-        f"{operations:,} operations, tiles of {tile}x{tile} px, for {TARGET} and iOS 17 or newer",
+        f"{operations:,} operations, tiles of {tile}x{tile} px, for macOS 14, iOS 17 or newer",
         UNVERIFIED,
     ]
     if source.card.precision == "fp16":
-        lines.append(f"its largest number fits {checked.headroom:,.0f} times into half precision")
+        lines.append(f"largest numbers: {_largest(checked)}; half precision ends at 65,504")
     return tuple(lines)
+
+
+def _largest(checked: Checked) -> str:
+    """The kinds of operation with the largest results: `mul 22, conv 14, add 3.1`."""
+    kinds = sorted(checked.largest.items(), key=lambda item: -item[1])[:_MOST_KINDS]
+    return ", ".join(f"{kind} {magnitude:,.3g}" for kind, magnitude in kinds)
