@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kbdenoise.errors import DataError
 from kbdenoise.export.coreml.forms import SMALLEST_NORMAL
-from kbdenoise.export.coreml.mil_operations import OPERATIONS
+from kbdenoise.export.coreml.mil_operations import MOVING, OPERATIONS
 from kbdenoise.export.coreml.program import Array, Operation, Program, Value
 
 Largest = MutableMapping[str, float]
@@ -52,6 +52,9 @@ def evaluate(
             for parameter, names in op.inputs.items()
         }
         for value, result in zip(op.outputs, _computed(op, inputs), strict=True):
+            if op.kind in MOVING:
+                known[value.name] = _shaped(result, value)
+                continue
             known[value.name] = _stored(result, value, flush)
             if largest is not None:
                 low, high = known[value.name].aminmax()
@@ -79,14 +82,18 @@ def _computed(op: Operation, inputs: Mapping[str, Any]) -> Iterable[Tensor]:
 
 def _stored(result: Tensor, value: Value, flush: bool) -> Tensor:
     """A result as the program keeps it: of the declared shape, rounded to the declared type."""
+    rounded = _shaped(result, value).to(_ROUNDED[value.kind]).float()
+    return _flushed(rounded) if flush and value.kind == "fp16" else rounded
+
+
+def _shaped(result: Tensor, value: Value) -> Tensor:
     if tuple(result.shape) != value.shape:
         raise DataError(
             f"{value.name} of the package is {list(result.shape)}, but {list(value.shape)} is "
             "declared",
             hint="the package is damaged, or was written wrongly",
         )
-    rounded = result.to(_ROUNDED[value.kind]).float()
-    return _flushed(rounded) if flush and value.kind == "fp16" else rounded
+    return result
 
 
 def _flushed(x: Tensor) -> Tensor:

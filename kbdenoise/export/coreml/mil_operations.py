@@ -157,3 +157,10 @@ OPERATIONS: Mapping[str, Callable[[Inputs], Tensor | list[Tensor]]] = {
     "tanh": lambda a: torch.tanh(a["x"]),
 }
 """MIL's name of an operation -> its function. Another one is not known, and is a hard error."""
+MOVING = frozenset(
+    (
+        *("concat", "max_pool", "pad", "pixel_shuffle", "pixel_unshuffle", "relu"),
+        *("reshape", "slice_by_index", "split"),
+    )
+)
+"""Those that make no new number, so that there is nothing to round."""
