@@ -16,6 +16,7 @@ from kbdenoise.errors import DataError, KaggleError, KbdenoiseError, SettingsErr
 
 if TYPE_CHECKING:
     from kbdenoise.contests.fetch import fetch
+    from kbdenoise.export.package import export_model
     from kbdenoise.inference.evaluate import evaluate
     from kbdenoise.inference.predict import predict
     from kbdenoise.report.inspect import inspect
@@ -33,6 +34,7 @@ __all__ = [
     "train",
     "predict",
     "evaluate",
+    "export_model",
     "submit",
     "score",
     "leaderboard",
@@ -50,6 +52,7 @@ _HOMES = {
     "train": "kbdenoise.training.train",
     "predict": "kbdenoise.inference.predict",
     "evaluate": "kbdenoise.inference.evaluate",
+    "export_model": "kbdenoise.export.package",
     "submit": "kbdenoise.submission.submit",
     "score": "kbdenoise.submission.score",
     "leaderboard": "kbdenoise.submission.leaderboard",

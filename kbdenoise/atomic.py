@@ -73,6 +73,30 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A name beside `path`, with its suffix, for somebody else to write a file or folder under.
+
+    What lies there takes the place of `path`, be it there or not, when the block ends well.
+    Raises DataError when the disk is full.
+    """
+    part = path.with_name(f".{path.stem}.part-{uuid.uuid4().hex[:8]}{path.suffix}")
+    old = part.with_name(f"{part.name}.old")
+    try:
+        with writing_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            if path.is_dir():
+                os.replace(path, old)
+            os.replace(part, path)
+            _sync_folder(path.parent)
+    finally:
+        for rest in (part, old):
+            shutil.rmtree(rest, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                rest.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def writing_to(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `path` into a DataError with a cure."""
     try:

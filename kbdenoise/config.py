@@ -24,6 +24,11 @@ from kbdenoise.notation import (
 DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 OptimiserName = Literal["adam", "adamw", "sgd", "muon"]
+EngineName = Literal["torch", "onnx", "coreml"]
+UnitsName = Literal["auto", "ane", "gpu", "cpu", "all"]
+FormatName = Literal["coreml", "onnx", "torch"]
+FrontendName = Literal["export", "trace"]
+KbaForm = Literal["tap", "chunk"]
 ScheduleName = Literal["constant", "cosine", "exponential", "one-cycle", "plateau", "step"]
 
 
@@ -316,11 +321,24 @@ class LoadSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Engine"""
+
+    engine: EngineName = setting(
+        "torch", "What computes: torch, or a package of the run that `export` wrote before."
+    )
+    compute_units: UnitsName = setting(
+        "auto", "Parts of the machine that a package's engine may use; auto: the fastest it has."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PredictConfig:
     """All that `predict`, `evaluate` and `submit` can be told about restoring."""
 
     model: LoadSettings = field(default_factory=LoadSettings)
     tiles: TileSettings = field(default_factory=TileSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
 
     def __post_init__(self) -> None:
@@ -328,6 +346,36 @@ class PredictConfig:
             raise ValueError(
                 f"--overlap {self.tiles.overlap} must be smaller than --tile {self.tiles.tile}"
             )
+        parse_hyper(self.model.hyper)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSettings:
+    """Package"""
+
+    format: FormatName = setting("onnx", "What to write.")
+    tile: int = setting(
+        256, "Side, in pixels, of the tiles that it is checked with and suggests.", min=64
+    )
+    precision: Literal["auto", "fp32", "fp16"] = setting(
+        "auto", "Arithmetic; auto takes half precision where a format is made for it."
+    )
+    frontend: FrontendName = setting(
+        "export", "How Core ML's converter gets the network: torch.export, or an older trace."
+    )
+    kba_form: KbaForm = setting(
+        "tap", "Kernel-basis attention for Core ML; chunk: fewer operations on coarse levels."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """All that `export` can be told."""
+
+    model: LoadSettings = field(default_factory=LoadSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
+
+    def __post_init__(self) -> None:
         parse_hyper(self.model.hyper)
 
 

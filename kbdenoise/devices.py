@@ -27,6 +27,8 @@ DeviceKind = Literal["cuda", "mps", "cpu"]
 Autocast = Literal["bfloat16", "float16", ""]
 
 _AS_ASKED = "as asked"
+_MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
+_UNKNOWN_MEMORY_BYTES = 2 * 1024**3
 _TYPES: dict[str, Autocast] = {"fp32": "", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -39,11 +41,13 @@ class DeviceChoice:
     autocast: Autocast = ""
     """Type of mixed precision; empty computes in float32 throughout."""
     precision_reason: str = ""
+    arithmetic: str = ""
+    """What another engine computes with; torch's is told by `autocast`."""
 
     @property
     def text(self) -> str:
         """One line for the screen: `cpu  no GPU was found; float32: ...`."""
-        precision = f"{self.autocast} autocast" if self.autocast else "float32"
+        precision = self.arithmetic or (f"{self.autocast} autocast" if self.autocast else "float32")
         return f"{self.kind}  {self.reason}; {precision}: {self.precision_reason}"
 
     def mixed_precision(self) -> contextlib.AbstractContextManager[object]:
@@ -65,7 +69,7 @@ def choose_device(name: str = "auto", *, precision: str = "auto", threads: int =
 
     if threads:
         torch.set_num_threads(threads)
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    found = {kind: _is_there(kind) for kind in ("cuda", "mps")}
     if name != "auto" and not found.get(name, True):
         raise SettingsError(
             f"--device {name} is not on this machine: {_why_not(name)}",
@@ -74,10 +78,17 @@ def choose_device(name: str = "auto", *, precision: str = "auto", threads: int =
     if name == "cuda" or (name == "auto" and found["cuda"]):
         return _chosen("cuda", torch.cuda.get_device_name(), precision)
     if name == "mps" or (name == "auto" and found["mps"]):
-        return _chosen("mps", "Apple GPU", precision)
+        return _chosen("mps", f"Apple GPU; {_mps_words()}", precision)
     _keep_freed_memory()
     reason = "as asked" if name == "cpu" else "no GPU was found"
     return _chosen("cpu", f"{reason}, {torch.get_num_threads()} threads", precision)
+
+
+def _is_there(kind: str) -> bool:
+    """Whether torch can compute on `cuda` or `mps` here."""
+    import torch
+
+    return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
 
 
 def suited(choice: DeviceChoice, *, model: str, fp16: bool, bf16: bool) -> DeviceChoice:
@@ -121,13 +132,17 @@ def free_memory_bytes(choice: DeviceChoice) -> int:
     """
     import torch
 
+    if choice.kind != "cpu" and not _is_there(choice.kind):
+        return _UNKNOWN_MEMORY_BYTES  # another engine's device, which this torch does not know
     if choice.kind == "cuda":
         cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return int(torch.cuda.mem_get_info()[0]) + cached
     if choice.kind == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     known = [_machine_memory_bytes(), _container_memory_bytes(), _process_memory_bytes()]
-    return max(0, min((found for found in known if found is not None), default=2 * 1024**3))
+    return max(
+        0, min((found for found in known if found is not None), default=_UNKNOWN_MEMORY_BYTES)
+    )
 
 
 def _machine_memory_bytes() -> int | None:
@@ -216,14 +231,27 @@ def device_report() -> list[tuple[str, bool, str]]:
         ("cuda", torch.cuda.is_available()),
         ("mps", torch.backends.mps.is_available()),
     ):
-        what = torch.cuda.get_device_name() if present and name == "cuda" else "Apple GPU"
-        rows.append((name, present, what if present else _why_not(name)))
+        if not present:
+            what = _why_not(name)
+        elif name == "cuda":
+            what = torch.cuda.get_device_name()
+        else:
+            what = f"Apple GPU; {_mps_words()}; float32, {_best_precision('mps')[1]}"
+        rows.append((name, present, what))
     return rows
 
 
 def _chosen(kind: DeviceKind, reason: str, precision: str) -> DeviceChoice:
+    if kind == "mps" and precision == "bf16" and not _has_macos_14():
+        raise SettingsError(
+            "--precision bf16 on an Apple GPU needs macOS 14 or newer", hint="use --precision auto"
+        )
     autocast, why = _best_precision(kind) if precision == "auto" else (_TYPES[precision], _AS_ASKED)
     return DeviceChoice(kind=kind, reason=reason, autocast=autocast, precision_reason=why)
+
+
+def _has_macos_14() -> bool:
+    return int(platform.mac_ver()[0].partition(".")[0] or 0) >= 14
 
 
 def _best_precision(kind: DeviceKind) -> tuple[Autocast, str]:
@@ -231,7 +259,7 @@ def _best_precision(kind: DeviceKind) -> tuple[Autocast, str]:
     import torch
 
     if kind == "mps":
-        return "", "half precision gains little on this backend"
+        return "", "half precision gains little on this backend and overflows beyond 65,504"
     if kind == "cpu":
         native, why = _cpu_bfloat16()
         return ("bfloat16" if native else ""), why
@@ -247,6 +275,18 @@ def _cpu_bfloat16() -> tuple[bool, str]:
     except OSError:
         native = False
     return native, "this CPU has AMX for bfloat16" if native else "this CPU has no fast bfloat16"
+
+
+def let_mps_fall_back() -> None:
+    """Let torch compute on the CPU what Apple GPUs lack; it hears this before its import only."""
+    os.environ.setdefault(_MPS_FALLBACK, "1")
+
+
+def _mps_words() -> str:
+    """What becomes of operators that the MPS backend lacks."""
+    if os.environ.get(_MPS_FALLBACK) == "1":
+        return "operators that it lacks run on the CPU"
+    return f"operators that it lacks fail: set {_MPS_FALLBACK}=1 before torch is imported"
 
 
 def _why_not(name: str) -> str:

@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from kbdenoise.config import PredictConfig, TrainConfig
+from kbdenoise.config import ExportConfig, PredictConfig, TrainConfig
 from kbdenoise.errors import SettingsError, nearest
 from kbdenoise.notation import hyper_text, native
 
-Config = TypeVar("Config", bound="TrainConfig | PredictConfig")
+Config = TypeVar("Config", bound="TrainConfig | PredictConfig | ExportConfig")
 
 
 def resolve(base: Config, *changes: tuple[str, Mapping[str, Any]]) -> Config:

@@ -17,6 +17,7 @@ from kbdenoise.cli import (
     bench,
     doctor,
     evaluate,
+    export,
     fetch,
     inspect,
     leaderboard,
@@ -38,6 +39,7 @@ from kbdenoise.cli.console import (
     write,
 )
 from kbdenoise.cli.options import Command, with_durations
+from kbdenoise.devices import let_mps_fall_back
 from kbdenoise.errors import KbdenoiseError
 from kbdenoise.team import speaks, tells
 
@@ -49,7 +51,7 @@ PANELS: dict[str, tuple[Command | typer.Typer, ...]] = {
         score.score,
         leaderboard.leaderboard,
     ),
-    "Work": (train.train, evaluate.evaluate, predict.predict),
+    "Work": (train.train, evaluate.evaluate, predict.predict, export.export),
     "Look": (doctor.doctor, bench.bench, runs.app, models.app, settings.app),
 }
 
@@ -97,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # OpenMP's threads spin while they wait for each other: by default so long that one other busy
     # program makes training ten times as slow; not at all, and a quiet machine is half as fast.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    let_mps_fall_back()
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
     words = with_durations(sys.argv[1:] if arguments is None else arguments)

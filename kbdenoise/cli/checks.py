@@ -61,6 +61,8 @@ def examine(*, data: Path, runs: Path, submissions: Path) -> list[Finding]:
         *_python(),
         *_packages(),
         *_torch(),
+        _onnx(),
+        _coreml(),
         *_opencv(),
         *_machine(),
         *_folders(data, runs, submissions),
@@ -119,6 +121,37 @@ def _kernels() -> Finding:
         text=f"{found.reason}; KBNet computes on the CPU by torch alone, at half the speed",
         cure="install a C compiler: apt install gcc, or xcode-select --install",
     )
+
+
+def _onnx() -> Finding:
+    """Whether models can be written for ONNX Runtime and run by it, and by what."""
+    missing = [module for module in ("onnx", "onnxruntime") if find_spec(module) is None]
+    if missing:
+        return Finding(
+            name="onnx",
+            state="absent",
+            text=f"{' and '.join(missing)} not installed; only --format onnx and --engine onnx "
+            "need it",
+            cure="pip install 'kbdenoise[onnx]'",
+        )
+    from kbdenoise.inference.onnx_engine import provider_words
+
+    return Finding(name="onnx", state="ok", text=f"ONNX Runtime {provider_words()}")
+
+
+def _coreml() -> Finding:
+    """Whether packages for Core ML can be written here, and whether they can be run."""
+    version = version_of("coremltools") if find_spec("coremltools") else ""
+    if not version:
+        return Finding(
+            name="coreml",
+            state="absent",
+            text="coremltools is not installed; only --format coreml and --engine coreml need it",
+            cure="pip install coremltools==9.0 (for macOS, and Linux on x86-64; Python <3.14)",
+        )
+    running = "Core ML runs them here" if sys.platform == "darwin" else "they run on macOS alone"
+    text = f"coremltools {version} writes packages; {running}"
+    return Finding(name="coreml", state="ok", text=text)
 
 
 def _opencv() -> Iterator[Finding]:

@@ -18,11 +18,13 @@ import typer
 from kbdenoise.cli import complete
 from kbdenoise.cli.console import INTERRUPTED, Console, show_error, write
 from kbdenoise.cli.words import to_json
-from kbdenoise.config import ModelSettings, PredictConfig, TrainConfig
+from kbdenoise.config import ExportConfig, ModelSettings, PredictConfig, TrainConfig
 from kbdenoise.errors import KbdenoiseError, SettingsError
 from kbdenoise.presets import PRESETS, Preset, tuned
 from kbdenoise.team import is_in_team, speaks, tells
 
+Config = type[TrainConfig] | type[PredictConfig] | type[ExportConfig]
+"""What commands can be told, by a class of settings."""
 Settings = dict[str, Any]
 """Settings given as options, by their flat names; those not given are absent."""
 
@@ -144,7 +146,7 @@ class Command:
 def command(
     *examples: str,
     name: str = "",
-    settings: type[TrainConfig] | type[PredictConfig] | None = None,
+    settings: Config | None = None,
 ) -> Callable[[Callable[..., None]], Command]:
     """Make a command of a function.
 
@@ -174,9 +176,7 @@ def epilog(*examples: str) -> str:
     return "\n".join(["Examples:", *map(_unmarked, examples)])
 
 
-def from_file(
-    kind: type[TrainConfig] | type[PredictConfig], config: Path | None, settings: Settings
-) -> Settings:
+def from_file(kind: Config, config: Path | None, settings: Settings) -> Settings:
     """Settings of a TOML file, if there is one, under those given as options."""
     if config is None:
         return settings
@@ -250,7 +250,7 @@ def _wear(function: Callable[..., None], signature: inspect.Signature) -> None:
 def _faced(
     function: Callable[..., None],
     words: str,
-    config: type[TrainConfig] | type[PredictConfig] | None,
+    config: Config | None,
 ) -> Callable[..., None]:
     own = [
         p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
@@ -283,7 +283,7 @@ def _faced(
 
 
 def _setting_options(
-    config: type[TrainConfig] | type[PredictConfig],
+    config: Config,
 ) -> Iterator[inspect.Parameter]:
     presets = _standard(config)
     for section in get_type_hints(config).values():

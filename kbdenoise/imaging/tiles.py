@@ -15,6 +15,10 @@ from kbdenoise.errors import SettingsError
 
 Weights = npt.NDArray[np.float32]
 
+RAMP = 16
+"""Pixels over which neighbouring tiles are blended, beside their margins."""
+_GLOBAL_MARGIN = 24  # px thrown away where a network sees the whole tile and no margin is exact
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TilePlan:
@@ -47,6 +51,16 @@ class TilePlan:
         if self.margin < self.needed:
             return f"{tiles}; it sees {self.needed} px far, so larger tiles would be more exact"
         return tiles
+
+
+def usual_margin(radius: int | None) -> int:
+    """Pixels at a tile's inner borders that do not count, for a network that sees `radius` px."""
+    return _GLOBAL_MARGIN if radius is None else radius
+
+
+def usual_overlap(radius: int | None, *, tile: int, multiple: int) -> int:
+    """Pixels that neighbours share, both margins and a ramp, but never more than half a tile."""
+    return min(2 * usual_margin(radius) + RAMP, tile // 2 // multiple * multiple)
 
 
 def tile_starts(length: int, *, tile: int, overlap: int, multiple: int = 1) -> list[int]:

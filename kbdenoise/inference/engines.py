@@ -1,6 +1,7 @@
 """What runs a model: one protocol, so that tiles, blending and files do not care which engine.
 
-The torch engine is here; other engines only need to offer the same `Restorer`.
+The torch engine is here; others only need to offer the same `Restorer`, and an entry in
+`packages.ENGINES`.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from kbdenoise.models.build import channels_last, describe_model, laid_out
 from kbdenoise.models.layers import fold_scales
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import ModelCard, load_weights
+from kbdenoise.models.working import working_bytes_per_pixel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,10 @@ class Restorer(Protocol):
     def pace(self) -> Pace:
         """How its device is kept busy."""
 
+    @property
+    def fixed_tile(self) -> int | None:
+        """The only side, in px, that it takes, one tile at a time; None: any multiple."""
+
     def __call__(self, noisy: FloatImage, page: FloatImage | None = None) -> FloatImage:
         """Restore float32 [B, H, W, C] in [0, 1]; the result is not clipped.
 
@@ -78,11 +84,13 @@ class Restorer(Protocol):
 class TorchRestorer:
     """A torch model on a device, behind the Restorer protocol."""
 
+    fixed_tile = None
+
     def __init__(self, model: nn.Module, *, info: ModelInfo, device: DeviceChoice) -> None:
         self.model = laid_out(model.to(device.kind), name=info.name, device=device.kind).eval()
         self.info = info
         self.device = device
-        self.bytes_per_pixel = _working_bytes_per_pixel(self.model, info)
+        self.bytes_per_pixel = working_bytes_per_pixel(self.model, info)
         self.pace = PACES[device.kind]
 
     @property
@@ -139,27 +147,3 @@ def load_restorer(
     info = describe_model(card.model, channels=card.channels, side=0, **card.hyperparameters)
     fold_scales(model)
     return TorchRestorer(model, info=info, device=device), card
-
-
-@torch.inference_mode()
-def _working_bytes_per_pixel(model: nn.Module, info: ModelInfo) -> float:
-    """Estimate peak memory per input pixel from the layers' outputs on a small picture.
-
-    The largest output is counted six times (input, output and the temporaries of a block), every
-    other layer's once in sixteen for the skips that stay alive.
-    """
-    side = max(64, info.multiple)
-    sizes: list[int] = []
-
-    def note(_module: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, torch.Tensor):
-            sizes.append(output.numel())
-
-    hooks = [m.register_forward_hook(note) for m in model.modules() if not list(m.children())]
-    try:
-        device = next(model.parameters()).device
-        model(torch.zeros(1, info.channels, side, side, device=device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return 4.0 * (6 * max(sizes) + sum(sizes) / 16) / (side * side)

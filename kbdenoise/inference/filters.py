@@ -65,6 +65,8 @@ class FilterCard:
 class FilterRestorer:
     """A filter with its parameters, behind the Restorer protocol."""
 
+    fixed_tile = None
+
     def __init__(self, card: FilterCard) -> None:
         chosen = find_filter(card.name)
         self.card = card

@@ -1,18 +1,19 @@
 """From the name of a run or of a weights file to a restorer, with tiles planned per picture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kbdenoise.config import PredictConfig
-from kbdenoise.devices import DeviceChoice, choose_device, free_memory_bytes
+from kbdenoise.devices import DeviceChoice, free_memory_bytes
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.classical.table import FILTERS
-from kbdenoise.inference.engines import Restorer, load_restorer
+from kbdenoise.inference.coreml import FirstCallError
+from kbdenoise.inference.engines import Restorer
 from kbdenoise.inference.filters import FilterRestorer, filter_device, read_filter
+from kbdenoise.inference.packages import ENGINES, Opened, engine_of, is_package
 from kbdenoise.inference.restoration import Restoration
-from kbdenoise.notation import parse_hyper
-from kbdenoise.progress import Progress, silent
+from kbdenoise.progress import Note, Progress, silent
 from kbdenoise.resolving import resolve
 from kbdenoise.runs.folder import Run, find_run
 
@@ -24,6 +25,7 @@ class Loaded:
     name: str
     """Of the run, or of the weights file without its suffix."""
     weights: Path
+    """The file that is computed with: weights, a filter's card, or a package."""
     origin: Run | None
     """The run that the weights are of; None for a file that was named by itself."""
     restoration: Restoration
@@ -43,24 +45,23 @@ def load_run(name: str, *, runs: Path, progress: Progress = silent, **settings: 
     run = find_run(name, runs)
     if run.filter_file.is_file():
         return _loaded_filter(run, settings, progress)
-    weights = run.best if run.best.is_file() else run.last
-    if not weights.is_file():
-        if (model := run.read_record().model) in FILTERS:
-            raise DataError(
-                f"{run.filter_file} does not exist: choosing the filter was not finished",
-                hint=f"train it anew: kbdenoise train --model {model}",
-            )
+    if not run.last.is_file() and (model := run.read_record().model) in FILTERS:
         raise DataError(
-            f"{weights} does not exist: the run has not been validated or saved yet",
-            hint=f"let it train on: kbdenoise train --resume {run.name}",
+            f"{run.filter_file} does not exist: choosing the filter was not finished",
+            hint=f"train it anew: kbdenoise train --model {model}",
         )
-    return _loaded(run.name, weights, run, settings, progress)
+    return _loaded(run.name, run.weights(), run, settings, progress)
 
 
 def _loaded_filter(run: Run, settings: dict[str, Any], progress: Progress) -> Loaded:
     """A classical filter; it needs no device but the CPU, whatever the settings ask for."""
     given = {key: value for key, value in settings.items() if value is not None}
     config = resolve(PredictConfig(), ("settings", given))
+    if config.engine.engine != "torch":
+        raise SettingsError(
+            f"{run.name} is a classical filter, which no other engine computes",
+            hint="leave out --engine",
+        )
     if config.model.hyper:
         raise SettingsError(
             "--hyper is for networks: a filter's parameters were chosen in training",
@@ -80,7 +81,10 @@ def _loaded_filter(run: Run, settings: dict[str, Any], progress: Progress) -> Lo
 
 
 def load_file(weights: Path, *, progress: Progress = silent, **settings: Any) -> Loaded:
-    """The network of a weights file, ours or one that is recognised, as `load_run` does."""
+    """The network of a weights file, ours or one that is recognised, or a package of `export`.
+
+    A package names its engine by its suffix.
+    """
     return _loaded(weights.stem, weights, None, settings, progress)
 
 
@@ -88,21 +92,41 @@ def _loaded(
     name: str, weights: Path, run: Run | None, settings: dict[str, Any], progress: Progress
 ) -> Loaded:
     given = {key: value for key, value in settings.items() if value is not None}
+    if run is None and is_package(weights):
+        given["engine"] = engine_of(weights, asked=given.get("engine"))
     config = resolve(PredictConfig(), ("settings", given))
-    device = choose_device(
-        config.device.device, precision=config.device.precision, threads=config.device.threads
-    )
-    restorer, _card = load_restorer(
-        weights, device=device, hyperparameters=parse_hyper(config.model.hyper)
-    )
+    engine = ENGINES[config.engine.engine]
+    engine.check_system()
+    file = weights if run is None else engine.file_of(run, weights)
+    try:
+        restorer, device = engine.open(file, config)
+    except FirstCallError as fault:
+        restorer, device = _instead(fault, file, config, weights=None if run is None else weights)
+        progress(Note(text=f"{fault.message}; going on with {device.text}"))
     return Loaded(
         name=name,
-        weights=weights,
+        weights=file,
         origin=run,
         restoration=_restoration(restorer, config, device, progress),
         config=config,
         device=device,
     )
+
+
+def _instead(
+    fault: FirstCallError, package: Path, config: PredictConfig, *, weights: Path | None
+) -> Opened:
+    """What restores where Core ML's units could not: torch with the run's weights, or the CPU.
+
+    Raises the fault where there is nothing else.
+    """
+    if weights is not None:
+        engine = replace(config.engine, engine="torch", compute_units="auto")
+        return ENGINES["torch"].open(weights, replace(config, engine=engine))
+    if config.engine.compute_units == "cpu":
+        raise fault
+    engine = replace(config.engine, compute_units="cpu")
+    return ENGINES["coreml"].open(package, replace(config, engine=engine))
 
 
 def _restoration(

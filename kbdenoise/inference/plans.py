@@ -4,12 +4,11 @@ import math
 from dataclasses import replace
 
 from kbdenoise.config import TileSettings
-from kbdenoise.imaging.tiles import TilePlan, round_up
+from kbdenoise.errors import SettingsError
+from kbdenoise.imaging.tiles import RAMP, TilePlan, round_up, usual_margin, usual_overlap
 from kbdenoise.inference.engines import Restorer
 
 SMALLEST_TILE = 64
-_RAMP = 16  # px over which neighbouring tiles are blended, beside their margins
-_GLOBAL_MARGIN = 24  # px thrown away where a network sees the whole tile and no margin is exact
 _MEMORY_SHARE = 0.4  # of the free memory
 _ROW_BYTES = 4 * 3  # of a pixel in the row of tiles that is added up: floats of three channels
 
@@ -31,6 +30,8 @@ def plan_within(
 ) -> TilePlan:
     """`plan_tiles` for a working memory of `budget` bytes."""
     plan = _cut(restorer, height=height, width=width, settings=settings, budget=budget)
+    if restorer.fixed_tile:
+        return plan
     pixels = plan.tile**2 or _padded_pixels(restorer, height, width)
     fitting = min(restorer.pace.pixels, budget / restorer.bytes_per_pixel)
     return replace(plan, batch=max(1, int(fitting / pixels)))
@@ -45,14 +46,16 @@ def working_bytes(restorer: Restorer, plan: TilePlan, *, height: int, width: int
 
 def smallest_tile(restorer: Restorer) -> int:
     """The smallest side, in px, of the tiles of a plan."""
-    return round_up(SMALLEST_TILE, restorer.multiple)
+    return restorer.fixed_tile or round_up(SMALLEST_TILE, restorer.multiple)
 
 
 def _cut(
     restorer: Restorer, *, height: int, width: int, settings: TileSettings, budget: float
 ) -> TilePlan:
     multiple = restorer.multiple
-    if settings.tile:
+    if restorer.fixed_tile:
+        tile = _fixed(restorer.fixed_tile, settings)
+    elif settings.tile:
         tile = round_up(max(settings.tile, SMALLEST_TILE), multiple)
     elif _padded_pixels(restorer, height, width) * restorer.bytes_per_pixel <= budget:
         return TilePlan(tile=0, overlap=0)
@@ -61,17 +64,28 @@ def _cut(
         tile = max(smallest_tile(restorer), side // multiple * multiple)
     if tile >= max(height, width):
         return TilePlan(tile=0, overlap=0)
-    margin = _GLOBAL_MARGIN if restorer.radius is None else restorer.radius
-    overlap = settings.overlap if settings.overlap >= 0 else 2 * margin + _RAMP
-    overlap = min(overlap, tile // 2 // multiple * multiple)
-    if not settings.tile:
+    margin = usual_margin(restorer.radius)
+    overlap = usual_overlap(restorer.radius, tile=tile, multiple=multiple)
+    if settings.overlap >= 0:
+        overlap = min(settings.overlap, tile // 2 // multiple * multiple)
+    if not (settings.tile or restorer.fixed_tile):
         tile = _evened(tile, overlap=overlap, sides=(height, width), multiple=multiple)
     return TilePlan(
         tile=tile,
         overlap=overlap,
-        margin=min(margin, max(0, overlap - _RAMP) // 2),
+        margin=min(margin, max(0, overlap - RAMP) // 2),
         needed=restorer.radius,
     )
+
+
+def _fixed(tile: int, settings: TileSettings) -> int:
+    """The only tile there is. Raises SettingsError where another one is asked for."""
+    if settings.tile not in (0, tile):
+        raise SettingsError(
+            f"--tile {settings.tile} is not the tile of this package, which takes {tile} px only",
+            hint=f"leave out --tile, or export another: kbdenoise export --tile {settings.tile}",
+        )
+    return tile
 
 
 def _evened(tile: int, *, overlap: int, sides: tuple[int, int], multiple: int) -> int:
@@ -98,4 +112,6 @@ def _largest_side(budget: float, *, working: float, row: float) -> int:
 
 def _padded_pixels(restorer: Restorer, height: int, width: int) -> int:
     """Pixels that the network sees of a picture, whose sides are brought to its multiple."""
+    if restorer.fixed_tile:
+        return restorer.fixed_tile**2
     return round_up(height, restorer.multiple) * round_up(width, restorer.multiple)

@@ -1,6 +1,5 @@
 """Restore whole pictures: a contest's test set, or any files and folders."""
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from kbdenoise.contests.contest import LocalContest, open_contest
 from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.export.source import checksum
 from kbdenoise.imaging.files import (
     SUFFIXES,
     Header,
@@ -19,6 +19,7 @@ from kbdenoise.imaging.files import (
 )
 from kbdenoise.inference.ledger import Ledger, stamp
 from kbdenoise.inference.loading import Loaded, load_file, load_run
+from kbdenoise.inference.packages import is_package
 from kbdenoise.inference.restore_files import Job, restore_files
 from kbdenoise.inference.whose import contest_of
 from kbdenoise.notation import parse_hyper
@@ -63,10 +64,10 @@ def predict(
     """Restore pictures with a run's best weights and write them under their own names.
 
     `run` is the newest where none is named; `weights` names a file instead, of kbdenoise or one
-    that is recognised by its tensors. `pictures` are files or folders; empty means the test
-    pictures of the run's contest (or of the contest `name`; None with `weights`: the only one in
-    `data`). `out` defaults to submissions/NAME, the run's or file's, for a test set and to
-    restored/ otherwise.
+    that is recognised by its tensors. Either may be a package that `export_model` wrote.
+    `pictures` are files or folders; empty means the test pictures of the run's contest (or of the
+    contest `name`; None with `weights`: the only one in `data`). `out` defaults to
+    submissions/NAME, the run's or file's, for a test set and to restored/ otherwise.
     Bit depth, gray or colour, alpha and format stay as they are in each file. A call that was
     stopped half-way goes on where it was. Processes of `torchrun` divide the pictures. Further
     keyword arguments are settings of PredictConfig.
@@ -115,6 +116,8 @@ def _load(
     progress: Progress,
     settings: dict[str, Any],
 ) -> Loaded:
+    if weights is None and run is not None and is_package(Path(run)):
+        weights, run = Path(run), None
     if weights is None:
         return load_run("last" if run is None else run, runs=runs, progress=progress, **settings)
     if run is not None:
@@ -192,14 +195,13 @@ def _check_writable(source: Path, header: Header) -> None:
 
 def _work(loaded: Loaded) -> dict[str, Any]:
     """What tells one restoration from another: the weights and how they are run."""
-    with loaded.weights.open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    engine = loaded.config.engine.engine
     hyper = parse_hyper(loaded.config.model.hyper)
     return {
         "run" if loaded.origin else "weights": loaded.name,
-        "weights_sha256": checksum,
+        "weights_sha256": checksum(loaded.weights),
         "settings": asdict(loaded.config.tiles) | ({"hyper": hyper} if hyper else {}),
-    }
+    } | ({} if engine == "torch" else {"engine": engine})
 
 
 def _still_to_do(jobs: Sequence[Job], ledger: Ledger, *, force: bool) -> list[Job]:

@@ -207,7 +207,7 @@ def _restored_batches(
     for row in range(len(down.starts)):
         for batch in batches:
             cuts = [sources[p][down.slice(row), across.slice(x)] for p, x in batch]
-            padded = np.stack([_padded(as_float(cut), restorer.multiple) for cut in cuts])
+            padded = np.stack([_padded(as_float(cut), restorer) for cut in cuts])
             seen = None if pages is None else np.stack([pages[p] for p, _ in batch])
             restored = _restored(padded, seen, restorer, tta=tta)
             yield [
@@ -215,12 +215,14 @@ def _restored_batches(
             ]
 
 
-def _padded(image: FloatImage, multiple: int) -> FloatImage:
+def _padded(image: FloatImage, restorer: Restorer) -> FloatImage:
     """[h, w, C] mirrored at its lower and right border up to sides that the network takes."""
-    height, width, _ = image.shape
-    if height % multiple == width % multiple == 0:
+    sides = image.shape[:2]
+    wanted = [restorer.fixed_tile or round_up(side, restorer.multiple) for side in sides]
+    if wanted == list(sides):
         return image
-    return np.pad(image, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="reflect")
+    more = [(0, side - own) for side, own in zip(wanted, sides, strict=True)]
+    return np.pad(image, (*more, (0, 0)), mode="reflect")
 
 
 def _restored(

@@ -37,7 +37,7 @@ def native() -> Native:
     """Compile and load the kernels, once a process."""
     if os.environ.get("KBDENOISE_NATIVE", "1") == "0":
         return Native(library=None, reason="KBDENOISE_NATIVE=0 asks for torch alone")
-    return _attempt(lambda compiler: _loaded(compiler, _cache()))
+    return _attempt(lambda compiler: _loaded(compiler, cache_folder()))
 
 
 def trial() -> Native:
@@ -114,7 +114,8 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """The user's cache of kbdenoise, or a folder for this process where there can be none."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(base) / "kbdenoise"
     try:

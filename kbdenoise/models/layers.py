@@ -91,6 +91,8 @@ def _sliding_mean(x: Tensor, *, axis: int, window: int) -> Tensor:
     One axis at a time, because running sums of a whole image would outgrow fp32.
     """
     length = x.shape[axis]
+    if is_traced():
+        return _sliding_mean_of_any(x, axis=axis, window=window)
     if window >= length:
         return x.mean(axis, keepdim=True)
     before = (window - 1) // 2  # neighbours on the near side; an even window has one more behind
@@ -100,6 +102,18 @@ def _sliding_mean(x: Tensor, *, axis: int, window: int) -> Tensor:
     starts = F.pad(sums.narrow(axis, 0, length - window), (1, 0) if axis == 3 else (0, 0, 1, 0))
     edges = (before, behind, 0, 0) if axis == 3 else (0, 0, before, behind)
     return F.pad((ends - starts) / window, edges, mode="replicate")
+
+
+def _sliding_mean_of_any(x: Tensor, *, axis: int, window: int) -> Tensor:
+    """The same for a graph that has to serve lengths on both sides of the window."""
+    line = x[0, 0, :, 0] if axis == 2 else x[0, 0, 0]
+    places = torch.ones_like(line).cumsum(0) - 1  # 0 .. length - 1
+    reach = places[-1:].add(1).clamp(max=window)  # the window, or the whole axis
+    first = (places - torch.floor((reach - 1) / 2)).clamp(min=0)
+    first = torch.minimum(first, places[-1:] + 1 - reach).long()
+    sums = F.pad(x.cumsum(axis), (1, 0) if axis == 3 else (0, 0, 1, 0))
+    ends = sums.index_select(axis, first + reach.long())
+    return (ends - sums.index_select(axis, first)) / reach
 
 
 class InstanceNorm(nn.Module):

@@ -24,8 +24,8 @@ from kbdenoise.models.layers import check_counts, check_image_batch, widened
 from kbdenoise.models.reading import has_all
 from kbdenoise.models.spec import PAGE_SIDE, Architecture, Recognised, State
 
-_BINS = 16  # pieces of a histogram; it has one value more
-_SLOPE_1 = 0.5413248546129181  # log(e - 1): softplus makes 1 of it
+BINS = 16  # pieces of a histogram; it has one value more
+SLOPE_1 = 0.5413248546129181  # log(e - 1): softplus makes 1 of it
 
 
 class Tone(nn.Module):
@@ -57,7 +57,7 @@ class Tone(nn.Module):
         for inputs, outputs in pairwise(widths):
             layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
         self.encoder = nn.Sequential(*layers)
-        self.mix = nn.Linear(4 * width + channels * (_BINS + 1), 4 * width)
+        self.mix = nn.Linear(4 * width + channels * (BINS + 1), 4 * width)
         values = channels * (knots + 1 if kind == "curve" else 2)
         last = nn.Linear(4 * width, values)
         nn.init.zeros_(last.weight)  # untrained, it returns its input
@@ -75,7 +75,9 @@ class Tone(nn.Module):
         """
         check_image_batch(noisy, channels=self.channels, multiple=1, model="tone")
         if page is None:
-            page = F.adaptive_avg_pool2d(noisy, PAGE_SIDE)
+            # Apple GPUs pool to sides only that divide the picture's.
+            pooled = noisy.cpu() if noisy.device.type == "mps" else noisy
+            page = F.adaptive_avg_pool2d(pooled, PAGE_SIDE).to(noisy.device)
         _check_page(page, noisy)
         values = self._values(page).unflatten(1, (self.channels, -1))  # [B, C, knots + 1 or 2]
         values = values[..., None, None]  # [B, C, n] -> [B, C, n, 1, 1]
@@ -102,7 +104,7 @@ def _curve(x: Tensor, values: Tensor) -> Tensor:
     A piece at a time, as a sum of bends: a table of all pieces at every pixel would take n times
     the memory, and looking them up has no gradient that is quick on a CPU.
     """
-    offset, slopes = values[:, :, 0], F.softplus(values[:, :, 1:] + _SLOPE_1)
+    offset, slopes = values[:, :, 0], F.softplus(values[:, :, 1:] + SLOPE_1)
     pieces = slopes.shape[2]
     y = offset + slopes[:, :, 0] * x
     for i in range(1, pieces):
@@ -118,10 +120,10 @@ def _affine(x: Tensor, values: Tensor) -> Tensor:
 
 def _histograms(page: Tensor) -> Tensor:
     """Soft histograms: [B, C, T, T] -> [B, C * (bins + 1)], each channel's mean 1."""
-    x = page.flatten(2)[:, :, None] * _BINS  # [B, C, T, T] -> [B, C, 1, T * T]
-    places = torch.arange(_BINS + 1, dtype=x.dtype, device=x.device)[:, None]  # [bins + 1, 1]
+    x = page.flatten(2)[:, :, None] * BINS  # [B, C, T, T] -> [B, C, 1, T * T]
+    places = torch.arange(BINS + 1, dtype=x.dtype, device=x.device)[:, None]  # [bins + 1, 1]
     shares = F.relu(1 - (x - places).abs()).mean(3)  # -> [B, C, bins + 1]
-    return (_BINS + 1) * shares.flatten(1)
+    return (BINS + 1) * shares.flatten(1)
 
 
 def _autocasts(device_type: str) -> bool:

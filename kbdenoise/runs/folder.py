@@ -145,6 +145,21 @@ class Run:
         """All that resuming needs; read with torch's weights-only loader."""
         return self.path / "state.pt"
 
+    @property
+    def export_folder(self) -> Path:
+        """Packages for other engines."""
+        return self.path / "export"
+
+    def weights(self) -> Path:
+        """The best weights, or the newest where none were validated. Raises DataError for none."""
+        path = self.best if self.best.is_file() else self.last
+        if not path.is_file():
+            raise DataError(
+                f"{path} does not exist: the run has not been validated or saved yet",
+                hint=f"let it train on: kbdenoise train --resume {self.name}",
+            )
+        return path
+
     def read_record(self) -> RunRecord:
         """Raises DataError if run.json is missing or damaged."""
         try:

@@ -25,6 +25,7 @@ Work
 train Train a model on random patches.
 evaluate Score a run on known pairs, worst picture first.
 predict Restore whole images, tile by tile where they are large.
+export Write a model for other engines, checked against torch.
 Look
 doctor Check this machine, and say what would mend it.
 bench Measure training, restoring and loading on this machine.
@@ -43,6 +44,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "predict",
+    "export",
     "doctor",
     "bench",
     "runs list",

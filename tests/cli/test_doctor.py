@@ -272,3 +272,21 @@ def test_a_machine_without_compiled_kernels_is_told_the_cure(
 
     assert (found.state, "half the speed" in found.text) == ("absent", True)
     assert found.text.startswith("there is none") and "apt install gcc" in found.cure
+
+
+def test_it_tells_whether_packages_for_core_ml_can_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(checks, "find_spec", lambda name: name)
+    installed(monkeypatch, "coremltools")
+
+    here = checks._coreml()
+    installed(monkeypatch)
+    absent = checks._coreml()
+
+    assert here.text == "coremltools 4.10.0 writes packages; they run on macOS alone"
+    assert (absent.state, absent.cure.partition(" (")[0]) == (
+        "absent",
+        "pip install coremltools==9.0",
+    )

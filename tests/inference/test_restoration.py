@@ -28,6 +28,7 @@ class Scarce:
     multiple = 8
     radius = 4
     bytes_per_pixel = 1000.0
+    fixed_tile = None
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class Fake:
     multiple: int = 8
     radius: int | None = 4
     bytes_per_pixel: float = 1000.0
+    fixed_tile: int | None = None
     sees_page: bool = False
     pace: Pace = PACES["cpu"]
     calls: int = 0

@@ -1,0 +1,1 @@
+"""Packages of a trained model for other engines, each checked before it appears."""

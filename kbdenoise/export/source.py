@@ -1,0 +1,141 @@
+"""The network of a run or of a weights file, ready to be written for another engine."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kbdenoise.config import ExportSettings
+from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.export.card import ExportCard
+from kbdenoise.imaging.tiles import round_up, usual_overlap
+from kbdenoise.models.build import describe_model
+from kbdenoise.models.layers import fold_scales
+from kbdenoise.models.spec import PAGE_SIDE, ModelInfo
+from kbdenoise.models.weights import load_weights
+from kbdenoise.models.working import working_bytes_per_pixel
+from kbdenoise.runs.folder import Run, find_run
+
+INPUT, PAGE, OUTPUT = "image", "page", "restored"
+"""Names of a package's inputs and of its output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A network in evaluation mode, in fp32 on the CPU, its scales folded, and what it is."""
+
+    name: str
+    """Of the run, or of the weights file without its suffix."""
+    run: Run | None
+    """None for weights that were named by themselves."""
+    model: nn.Module
+    info: ModelInfo
+    card: ExportCard
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of its inputs, in their order."""
+        return (INPUT, PAGE) if self.info.sees_page else (INPUT,)
+
+    def example(
+        self, height: int | None = None, width: int | None = None, *, batch: int = 1
+    ) -> tuple[Tensor, ...]:
+        """Inputs of a tile, by default of the card's side: random numbers in [0, 1], seeded."""
+        height = height or self.card.tile
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(height, width or height)]
+        shapes += [(PAGE_SIDE, PAGE_SIDE)] * self.info.sees_page
+        return tuple(
+            torch.rand(batch, self.info.channels, *sides, generator=generator) for sides in shapes
+        )
+
+    def saying(self, **changes: Any) -> "Source":
+        """The same with a card that says something else."""
+        return replace(self, card=replace(self.card, **changes))
+
+
+def load_source(
+    name: str, *, runs: Path, settings: ExportSettings, hyper: Mapping[str, Any] | None = None
+) -> Source:
+    """The best weights of a run, or those of a file, as `settings` want them.
+
+    `hyper` are hyper-parameters that a weights file does not tell. Raises SettingsError where
+    nothing is called so, and DataError for a broken file or a run without a network.
+    """
+    path, run = Path(name), None
+    if not path.is_file():
+        run = find_run(name, runs)
+        if run.filter_file.is_file():
+            raise SettingsError(
+                f"{run.name} is a classical filter, which has no network to export",
+                hint="export a run of a network; `kbdenoise runs list` shows them",
+            )
+        path = run.weights()
+    return source_of(path, run=run, settings=settings, hyper=hyper)
+
+
+def source_of(
+    weights: Path,
+    *,
+    settings: ExportSettings,
+    run: Run | None = None,
+    hyper: Mapping[str, Any] | None = None,
+) -> Source:
+    """`load_source` for a weights file, which may be that of a run."""
+    model, card = load_weights(weights, **(hyper or {}))
+    if card.channels not in (1, 3):
+        raise DataError(
+            f"{weights} holds a {card.model} for pictures of {card.channels} channels",
+            hint="only gray and colour pictures can be restored: use weights for 1 or 3 channels",
+        )
+    info = describe_model(card.model, channels=card.channels, side=0, **card.hyperparameters)
+    fold_scales(model)
+    tile = round_up(settings.tile, info.multiple)
+    return Source(
+        name=run.name if run else weights.stem,
+        run=run,
+        model=model,
+        info=info,
+        card=ExportCard(
+            model=info.name,
+            channels=info.channels,
+            hyperparameters=card.hyperparameters,
+            parameters=info.parameters,
+            format=settings.format,
+            precision="fp32" if settings.precision == "auto" else settings.precision,
+            tile=tile,
+            overlap=usual_overlap(info.receptive_field, tile=tile, multiple=info.multiple),
+            multiple=info.multiple,
+            radius=info.receptive_field,
+            sees_page=info.sees_page,
+            bytes_per_pixel=working_bytes_per_pixel(model, info),
+            weights_sha256=checksum(weights),
+            versions=versions("kbdenoise", "torch"),
+        ),
+    )
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file, or of all files of a folder, in hexadecimal."""
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.is_file())
+        named = "".join(f"{p.relative_to(path).as_posix()} {checksum(p)}\n" for p in inside)
+        return hashlib.sha256(named.encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed versions of packages by their names; `unknown` for one that is not."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
