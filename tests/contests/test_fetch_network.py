@@ -1,5 +1,6 @@
 """Fetch from the network: the real client, a Kaggle on loopback, and everything that may fail."""
 
+import importlib
 import io
 import json
 import logging
@@ -23,6 +24,7 @@ from kbdenoise.contests.locking import locked
 from kbdenoise.errors import (
     DataError,
     KaggleError,
+    KaggleLimitError,
     KaggleNetworkError,
     KaggleNotFoundError,
     SettingsError,
@@ -161,6 +163,22 @@ def test_another_archive_on_the_server_begins_anew(kaggle: FakeKaggle, data: Pat
     assert_whole(data, kaggle.contest.archive)
 
 
+def test_two_files_are_not_mixed_where_the_server_sends_a_part_of_another(
+    make_kaggle: MakeKaggle, data: Path
+) -> None:
+    kaggle = make_kaggle(archive=zip_bytes({"a.bin": b"A" * 30_000}))
+    kaggle.with_md5 = kaggle.heeds_if_range = False
+    kaggle.fail("storage", Fault("cut", after=PARTLY), Fault("status", 500), times=None)
+    with pytest.raises(KaggleNetworkError):
+        fetch_files(SLUG, ["a.bin"], data=data)
+    kaggle.heal()
+    kaggle.contest.archive = zip_bytes({"a.bin": b"B" * 30_000})
+
+    fetch_files(SLUG, ["a.bin"], data=data)
+
+    assert (data / "tiny.files" / "a.bin").read_bytes() == b"B" * 30_000
+
+
 def test_a_whole_download_that_was_not_unpacked_is_not_downloaded_again(
     kaggle: FakeKaggle, data: Path
 ) -> None:
@@ -290,6 +308,34 @@ def test_offline_is_respected(
     assert kaggle.requests == []
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
+def test_a_proxy_that_encrypts_anew_needs_its_certificate_and_gets_no_retry(
+    kaggle: FakeKaggle,
+    tmp_path: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    certificate = kaggle.encrypt(tmp_path)
+    client = importlib.import_module("kaggle.api.kaggle_api_extended").KaggleApi
+    monkeypatch.setattr(client, "args", [])  # Kaggle's own address, https://api.kaggle.com
+    words = ["fetch", SLUG, "--data", str(data)]
+
+    untrusted = main(words), capsys.readouterr().err, kaggle.count("CONNECT")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "nowhere.pem"))
+    missing = main(words), capsys.readouterr().err
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    trusted = main(words)
+
+    assert untrusted[0] == 7 and "certificate is not trusted here" in untrusted[1]
+    assert "export REQUESTS_CA_BUNDLE=" in untrusted[1] and untrusted[2] == 1
+    assert missing[0] == 7 and "nowhere.pem" in missing[1] and "REQUESTS_CA_BUNDLE" in missing[1]
+    assert trusted == 0
+    assert_whole(data, kaggle.contest.archive)
+    told = [(request.name, request.credential) for request in kaggle.requests[-3:]]
+    assert told == [("DownloadDataFiles", "basic"), ("CONNECT", "none"), ("storage", "none")]
+
+
 # ---- lists, plans, single files
 
 
@@ -381,6 +427,32 @@ def test_a_link_that_fails_is_told_without_its_query(
 
     assert SIGNATURE not in caught.value.message + caught.value.hint
     assert kaggle.count("link") == tries
+
+
+def test_a_link_that_asks_for_patience_gets_it(kaggle: FakeKaggle, data: Path) -> None:
+    link = "http://files.example.test/a.zip"
+    kaggle.links["/a.zip"] = kaggle.contest.archive
+    kaggle.fail("link", Fault("status", 429, retry_after="3600"))
+
+    with pytest.raises(KaggleLimitError, match="too many requests from here") as caught:
+        fetched(data, "mine", source=link)
+
+    assert "wait 3600 s" in caught.value.hint and kaggle.count("link") == 1
+    kaggle.fail("link", Fault("status", 429, retry_after="0.2"))
+    assert fetched(data, "mine", source=link).pairs == 3
+
+
+@pytest.mark.parametrize("link", ["http://[bad/a.zip", "https:///a.zip", "http://a.test:x/a.zip"])
+def test_a_link_that_is_no_address_is_refused(link: str, data: Path) -> None:
+    with pytest.raises(SettingsError, match="is no address"):
+        fetched(data, "mine", source=link)
+
+
+def test_a_proxy_that_refuses_is_told_and_not_asked_again(kaggle: FakeKaggle, data: Path) -> None:
+    with pytest.raises(KaggleNetworkError, match=r"the proxy refuses the connection \(HTTP 403\)"):
+        fetched(data, "mine", source="https://files.example.test/a.zip")
+
+    assert kaggle.count("CONNECT") == 1
 
 
 def test_several_zips_are_unpacked_together(tmp_path: Path, data: Path) -> None:

@@ -85,6 +85,13 @@ FETCH = (
         what="does not wait that long, and says how long it is",
     ),
     Row(
+        name="429 from the storage with a Retry-After of an hour",
+        faults=_always(_STORAGE, Fault("status", 429, retry_after="3600")),
+        code=6,
+        words=("too many requests", "wait 3600 s"),
+        what="does not wait that long, and says how long it is",
+    ),
+    Row(
         name="500 for the first two calls",
         faults=((_LIST, (Fault("status", 500, "boom"),), 2),),
         code=0,
