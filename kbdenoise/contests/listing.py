@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kbdenoise.atomic import atomic_folder, writing_to
-from kbdenoise.contests.archives import check_is_zip, name_problem, unpack
+from kbdenoise.contests.archives import ArchiveError, check_is_zip, name_problem, unpack
 from kbdenoise.contests.contest import reading
 from kbdenoise.contests.download import (
     DamagedError,
@@ -195,33 +195,38 @@ def _bring_one(
 
 
 def _put_in_place(target: Path, size_bytes: int) -> None:
-    """Give a downloaded file its name; Kaggle wraps large ones into a zip of their own."""
+    """Give a downloaded file its name; Kaggle wraps large ones into a zip of their own.
+
+    Raises DamagedError, and keeps nothing, if it is not the file; DataError, and keeps what came,
+    when the disk is full.
+    """
     part = part_path(target)
     if part.stat().st_size == size_bytes:
         with writing_to(target):
             os.replace(part, target)
-        discard(target)
-        return
+    else:
+        _unwrap(part, target, size_bytes)
+    discard(target)
+
+
+def _unwrap(part: Path, target: Path, size_bytes: int) -> None:
+    folder = target.with_name(f".{target.name}.unpacked")
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         check_is_zip(part)
-        folder = target.with_name(f".{target.name}.unpacked")
-        shutil.rmtree(folder, ignore_errors=True)
         with atomic_folder(folder) as inner:
             unpack([part], inner)
             found = [p for p in inner.rglob("*") if p.is_file()]
             if [p.stat().st_size for p in found] == [size_bytes]:
                 os.replace(found[0], target)
                 return
-    except DataError as error:
-        raise _wrong(target, error.message) from error
+        why = f"it has not the {size_bytes:,} bytes that Kaggle lists"
+    except ArchiveError as error:
+        why = error.message
     finally:
-        shutil.rmtree(target.with_name(f".{target.name}.unpacked"), ignore_errors=True)
-        discard(target)
-    raise _wrong(target, f"it has not the {size_bytes:,} bytes that Kaggle lists")
-
-
-def _wrong(target: Path, why: str) -> DamagedError:
-    return DamagedError(
+        shutil.rmtree(folder, ignore_errors=True)
+    discard(target)
+    raise DamagedError(
         f"the download of {target.name} is damaged: {why}",
         hint="run the same command again; nothing of it was kept",
     )

@@ -181,7 +181,7 @@ def _facts_kept(prepared: Prepared, entry: LogEntry, log: Path) -> Iterator[None
         yield
     except KbdenoiseError as error:
         current = next((e for e in reversed(read_log(log)) if e.mark == entry.mark), entry)
-        error.facts = facts_of(current) | {"path": prepared.path}
+        error.facts = facts_of(current) | {"path": prepared.path} | dict(error.facts)
         raise
 
 

@@ -391,6 +391,29 @@ def test_a_large_file_that_kaggle_wraps_is_unwrapped(kaggle: FakeKaggle, data: P
     assert [p.name for p in (data / "tiny.files").iterdir()] == ["notes.bin"]
 
 
+def test_a_full_disk_is_no_damage_of_a_file_that_kaggle_wraps(
+    kaggle: FakeKaggle, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kaggle.contest.wrapped.add("notes.bin")
+    usage = shutil.disk_usage("/")
+
+    def full_once_it_is_here(path: Path) -> object:
+        here = (data / "tiny.files" / "notes.bin.part").exists()
+        return usage._replace(free=1000) if here else usage
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", full_once_it_is_here)
+        with pytest.raises(
+            DataError, match=r"needs 60\.0 kB of disk, and 1\.0 kB are free"
+        ) as caught:
+            fetch_files(SLUG, ["notes.bin"], data=data)
+    assert caught.value.exit_code == 1 and kaggle.count("storage") == 1
+    fetch_files(SLUG, ["notes.bin"], data=data)
+
+    assert [p.name for p in (data / "tiny.files").iterdir()] == ["notes.bin"]
+    assert kaggle.count("storage") == 1
+
+
 def test_a_pattern_that_fits_nothing_is_told(kaggle: FakeKaggle, data: Path) -> None:
     with pytest.raises(KaggleNotFoundError, match="no file of tiny fits tset") as caught:
         fetch_files(SLUG, ["tset/7.png"], data=data)

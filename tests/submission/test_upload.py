@@ -1,5 +1,6 @@
 """Handing in by the real client at the fake Kaggle: one submission at most, and a true log."""
 
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kbdenoise.errors import (
+    DataError,
     KaggleError,
     KaggleLimitError,
     KaggleLoginError,
@@ -364,3 +366,29 @@ def test_a_ctrl_c_while_it_is_sent_leaves_a_line_that_can_be_settled(
 
     assert [e.status for e in home.log] == ["unknown"]
     assert score("last", data=home.data, submissions=home.submissions).reference == "4000001"
+
+
+@pytest.mark.parametrize("fault", [Fault("none"), Fault("lost")], ids=["answered", "lost"])
+def test_a_log_that_cannot_be_written_does_not_hide_what_was_spent(
+    fault: Fault, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kbdenoise.submission import log
+
+    write = log.write_bytes
+
+    def full_once_it_is_made(path: Path, content: bytes) -> None:
+        if home.kaggle.contest.submissions:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    home.kaggle.fail("CreateSubmission", fault)
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "write_bytes", full_once_it_is_made)
+        with pytest.raises(DataError, match="it is submission 4000001 at Kaggle") as caught:
+            hand_in(home)
+
+    assert caught.value.facts["reference"] == "4000001"
+    assert "no space left" in caught.value.message and "score last" in caught.value.hint
+    assert [e.status for e in home.log] == ["sending"]
+    assert score("last", data=home.data, submissions=home.submissions).reference == "4000001"
+    assert [(e.status, e.reference) for e in home.log] == [("complete", "4000001")]

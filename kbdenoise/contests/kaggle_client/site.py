@@ -306,7 +306,8 @@ def _guarded(
         raise failure
     response = getattr(failure, "response", None)
     status = 0 if response is None else response.status_code
-    if storage and status and response.history and status < 500 and status != 429:
+    followed = storage and response is not None and bool(response.history)
+    if followed and status < 500 and status != 429:
         kind = NothingLeft if status == 416 else TryAgain
         raise kind(
             KaggleNetworkError(
