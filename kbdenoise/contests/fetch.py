@@ -26,10 +26,8 @@ from kbdenoise.contests.contest import (
 from kbdenoise.contests.download import DamagedError, discard, part_path
 from kbdenoise.contests.locking import locked
 from kbdenoise.contests.remote import (
-    KAGGLE_PAGE,
     absolute,
     arriving,
-    kaggle_page,
     public_name,
 )
 from kbdenoise.contests.replacing import replacing
@@ -127,7 +125,7 @@ def fetch(
     folder = folder.resolve() if folder.is_symlink() else folder
     stamp = read_stamp(folder)
     sources = absolute(source)
-    origin = find_origin(slug, sources, folder, stamp=stamp, kaggle_input=kaggle_input)
+    origin = find_origin(slug, sources, folder, stamp=stamp, kaggle_input=kaggle_input, force=force)
     if origin.kind == "demo":
         remove_ownerless(folder)
     notes = [*origin.notes, *_leftovers(folder)]
@@ -193,9 +191,7 @@ def _fill(
         else:
             unpacked = unpack(origin.zips, part, progress=progress)
             contest = _contest_in_zips(slug, origin, part, notes=notes)
-            from_kaggle = not origin.link or KAGGLE_PAGE.match(origin.link)
-            if origin.kind == "network" and from_kaggle and not contest.url:
-                contest = replace(contest, url=kaggle_page(slug))  # `submit` uploads there
+            contest = replace(contest, url=contest.url or origin.url)  # `submit` uploads there
             stamp = Stamp(
                 kind=origin.kind,
                 source=origin.name(old.folder),
@@ -276,7 +272,8 @@ def _use_in_place(slug: str, origin: Origin, old: _Old, *, notes: list[str]) -> 
     else:
         contest, more = contest_for(slug, origin.path)
         here = origin.path.resolve() == old.folder.resolve()
-        contest = replace(contest, root="" if here else str(origin.path))
+        root = "" if here else str(origin.path)
+        contest = replace(contest, root=root, url=contest.url or origin.url)
         sources = {}
         notes += more
     kept = read_contest(old.folder / CONTEST_FILE) if old.keep else contest

@@ -69,11 +69,10 @@ class FetchedFiles:
     """How many of them were not downloaded, as they were here in their full size."""
 
 
-def list_files(name: str, *, tell: Progress = silent) -> Listing:
-    """The files of a contest at Kaggle. Raises KaggleError."""
+def list_files(name: str, *, patterns: Sequence[str] = ("*",), tell: Progress = silent) -> Listing:
+    """The files of a contest at Kaggle whose path fits one of the patterns. Raises KaggleError."""
     slug = contest_slug(name)
-    site = _connected(tell)
-    files = tuple(site.files(slug))
+    files = tuple(_wanted(_connected(tell).files(slug), patterns, slug=slug))
     return Listing(contest=slug, files=files, size_bytes=sum(f.size_bytes for f in files))
 
 
@@ -91,24 +90,17 @@ def plan_fetch(
     slug = contest_slug(name)
     folder = Path(data) / slug
     stamp = read_stamp(folder)
-    origin = find_origin(slug, absolute(source), folder, stamp=stamp, kaggle_input=kaggle_input)
+    origin = find_origin(
+        slug, absolute(source), folder, stamp=stamp, kaggle_input=kaggle_input, force=force
+    )
     unchanged = (
         stamp is not None and not force and not changes_since(folder, stamp, zips=origin.zips)
     )
     files: list[DataFile] | None = None
     if origin.kind == "network" and not unchanged and KAGGLE_PAGE.match(origin.link):
         files = _connected(tell).files(slug)
-    nearest_folder = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    return Plan(
-        contest=slug,
-        folder=folder,
-        source=origin.name(folder) or str(folder),
-        unchanged=unchanged,
-        files=None if files is None else len(files),
-        size_bytes=None if files is None else sum(f.size_bytes for f in files),
-        free_bytes=shutil.disk_usage(nearest_folder).free,
-        notes=origin.notes,
-    )
+    source_told = origin.name(folder) or str(folder)
+    return _plan(slug, folder, source_told, unchanged=unchanged, files=files, notes=origin.notes)
 
 
 def fetch_files(
@@ -127,15 +119,8 @@ def fetch_files(
     slug = contest_slug(name)
     folder = Path(data) / f"{slug}.files"
     site = _connected(tell)
-    listed = site.files(slug)
-    wanted = [f for f in listed if any(fnmatch.fnmatch(f.name, p) for p in patterns)]
-    if not wanted:
-        raise KaggleNotFoundError(
-            f"no file of {slug} fits {', '.join(patterns)}",
-            hint=nearest(patterns[0], [f.name for f in listed][:40] or ["*"])
-            + f"; kbdenoise fetch {slug} --list shows all",
-        )
-    missing = [f for f in wanted if force or not _is_here(folder / f.name, f.size_bytes)]
+    wanted = _wanted(site.files(slug), patterns, slug=slug)
+    missing = _missing(wanted, folder, force=force)
     check_room(folder, sum(f.size_bytes for f in missing), what=f"{len(missing)} files of {slug}")
     with locked(folder.with_name(f".{slug}.lock"), what=f"a fetch of {slug}"):
         for file in missing:
@@ -146,6 +131,59 @@ def fetch_files(
         size_bytes=sum(f.size_bytes for f in wanted),
         already_here=len(wanted) - len(missing),
     )
+
+
+def plan_files(
+    name: str,
+    patterns: Sequence[str],
+    *,
+    data: str | Path = Path("data"),
+    force: bool = False,
+    tell: Progress = silent,
+) -> Plan:
+    """What `fetch_files` would do with the same arguments."""
+    slug = contest_slug(name)
+    folder = Path(data) / f"{slug}.files"
+    wanted = _wanted(_connected(tell).files(slug), patterns, slug=slug)
+    missing = _missing(wanted, folder, force=force)
+    return _plan(slug, folder, kaggle_page(slug), unchanged=not missing, files=missing)
+
+
+def _plan(
+    slug: str,
+    folder: Path,
+    source: str,
+    *,
+    unchanged: bool,
+    files: list[DataFile] | None,
+    notes: tuple[str, ...] = (),
+) -> Plan:
+    nearest_folder = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    return Plan(
+        contest=slug,
+        folder=folder,
+        source=source,
+        unchanged=unchanged,
+        files=None if files is None else len(files),
+        size_bytes=None if files is None else sum(f.size_bytes for f in files),
+        free_bytes=shutil.disk_usage(nearest_folder).free,
+        notes=notes,
+    )
+
+
+def _wanted(listed: list[DataFile], patterns: Sequence[str], *, slug: str) -> list[DataFile]:
+    wanted = [f for f in listed if any(fnmatch.fnmatch(f.name, p) for p in patterns)]
+    if wanted or "*" in patterns:
+        return wanted
+    raise KaggleNotFoundError(
+        f"no file of {slug} fits {', '.join(patterns)}",
+        hint=nearest(patterns[0], [f.name for f in listed][:40] or ["*"])
+        + f"; kbdenoise fetch {slug} --list shows all",
+    )
+
+
+def _missing(wanted: list[DataFile], folder: Path, *, force: bool) -> list[DataFile]:
+    return [f for f in wanted if force or not _is_here(folder / f.name, f.size_bytes)]
 
 
 def _connected(tell: Progress) -> KaggleSite:

@@ -214,6 +214,10 @@ def test_the_archive_is_kept_on_request_and_used_again(kaggle: FakeKaggle, data:
 
     assert any("archive is already here" in note for note in again.notes)
     assert kaggle.count("storage") == 1
+    assert again.contest.url == "https://www.kaggle.com/competitions/tiny"
+    shutil.rmtree(data / SLUG)
+    fetched(data, force=True)
+    assert kaggle.count("storage") == 2
 
 
 def test_force_downloads_anew(kaggle: FakeKaggle, data: Path) -> None:
@@ -293,6 +297,7 @@ def test_mounted_pictures_are_used_without_network(kaggle: FakeKaggle, data: Pat
     result = fetched(data, kaggle_input=data / "input")
 
     assert result.contest.root == str(mounted)
+    assert result.contest.url == "https://www.kaggle.com/competitions/tiny"
     assert kaggle.requests == []
 
 
@@ -360,6 +365,24 @@ def test_a_plan_writes_nothing(kaggle: FakeKaggle, data: Path) -> None:
     assert not data.exists() and kaggle.count("storage") == 0
     fetched(data)
     assert plan_fetch(SLUG, data=data, kaggle_input=data / "none").unchanged
+
+
+def test_a_list_and_a_plan_of_some_files_are_of_these(
+    kaggle: FakeKaggle, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fetch", SLUG, "--data", str(data), "--file", "test/*", "--json"]
+
+    codes = main([*words, "--list"]), main([*words, "-n"])
+    listed, plan = map(json.loads, capsys.readouterr().out.splitlines())
+
+    assert codes == (0, 0)
+    assert [f["name"] for f in listed["files"]] == ["test/7.png", "test/8.png"]
+    assert (plan["files"], plan["folder"]) == (2, str(data / "tiny.files"))
+    assert not data.exists() and kaggle.count("storage") == 0
+    assert main([*words[:4], "--list", "--from", "x.zip"]) == 2
+    main(words)
+    main([*words, "-n"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["unchanged"]
 
 
 def test_single_files_come_by_pattern_and_once(kaggle: FakeKaggle, data: Path) -> None:
