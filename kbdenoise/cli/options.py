@@ -8,7 +8,7 @@ import inspect
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -269,10 +269,12 @@ def _faced(
                 function(console=console, **given)
         except KbdenoiseError as error:
             if as_json and tells(error):
-                failure = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
-                write(sys.stdout, to_json(words, failure | dict(error.facts)))
+                _write_failure(words, error.message, error.hint, error.exit_code, error.facts)
             raise
         except KeyboardInterrupt as stop:  # Typer would turn it into a silent exit
+            if as_json and speaks():
+                facts = getattr(stop, "facts", {})
+                _write_failure(words, "interrupted", str(stop), INTERRUPTED, facts)
             if speaks():
                 show_error("interrupted", hint=str(stop))
             raise typer.Exit(INTERRUPTED) from None
@@ -280,6 +282,13 @@ def _faced(
     run.__doc__ = function.__doc__
     _wear(run, inspect.Signature([*own, *common, *derived]))
     return run
+
+
+def _write_failure(
+    words: str, message: str, hint: str, exit_code: int, facts: Mapping[str, object]
+) -> None:
+    failure = {"error": message, "hint": hint, "exit_code": exit_code}
+    write(sys.stdout, to_json(words, failure | dict(facts)))
 
 
 def _setting_options(

@@ -192,9 +192,14 @@ def _unpack_one(path: Path, state: _State, *, label: str, base: str, stem: str, 
         entries = _checked_entries(archive, state, label=label)
         names = [PurePosixPath(entry.filename) for entry in entries]
         targets = _targets(names, base=base, stem=stem)
+        zips: dict[str, str] = {}
         for target in targets:
             if not _is_zip(target):
                 _claim(target, state, label=label)
+            elif (known := zips.get(_key(target))) is not None:
+                raise _collision(target, known, label=label)
+            else:
+                zips[_key(target)] = target
         _check_room(sum(entry.file_size for entry in entries), state, label=label)
         for entry, target in zip(entries, targets, strict=True):
             if not _is_zip(target):
@@ -305,10 +310,14 @@ def _claim(target: str, state: _State, *, label: str) -> None:
         known = known or (spelling if spelling != folder else state.taken.get(_key(folder)))
     known = known or state.taken.get(_key(target)) or state.folders.get(_key(target))
     if known:
-        raise ArchiveError(
-            f"{label}: the entry {target!r} collides with {known!r}", hint=_NOT_A_CONTEST
-        )
+        raise _collision(target, known, label=label)
     state.taken[_key(target)] = target
+
+
+def _collision(target: str, known: str, *, label: str) -> ArchiveError:
+    return ArchiveError(
+        f"{label}: the entry {target!r} collides with {known!r}", hint=_NOT_A_CONTEST
+    )
 
 
 def _key(path: str) -> str:

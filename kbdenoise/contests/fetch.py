@@ -42,6 +42,7 @@ from kbdenoise.contests.sources import (
     own_contest,
 )
 from kbdenoise.contests.stamp import (
+    STAMP_FILE,
     Stamp,
     changes_since,
     file_sizes,
@@ -62,6 +63,7 @@ from kbdenoise.progress import Progress as EventProgress
 Progress = Callable[[int, int], None]
 
 _FILLED = ("demo", "zips", "network")  # the kinds whose files fetch has written itself
+_OWN = (CONTEST_FILE, STAMP_FILE)  # fetch writes its own, whatever an archive holds
 _NAMED = 3  # how many files a note names
 _STILL_DAMAGED = (
     "wait a while and run the same command again, or download it in a browser and give it with "
@@ -196,7 +198,7 @@ def _fill(
                 kind=origin.kind,
                 source=origin.name(old.folder),
                 sources=_fingerprints(origin),
-                files=unpacked.files,
+                files={n: s for n, s in unpacked.files.items() if n not in _OWN},
                 skipped=unpacked.skipped,
             )
         return _settle(part, contest, stamp, old=old, notes=notes)

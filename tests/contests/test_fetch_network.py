@@ -253,6 +253,18 @@ def test_a_hostile_archive_is_refused_and_not_kept(
     assert list(data.iterdir()) == [] and kaggle.count("storage") == 1
 
 
+@pytest.mark.parametrize("name", ["contest.toml", ".fetched.json"])
+def test_an_archive_with_files_of_fetchs_own_names_is_fetched_once(
+    name: str, make_kaggle: MakeKaggle, data: Path
+) -> None:
+    kaggle = make_kaggle(archive=zip_bytes(files_of(tiny_archive()) | {name: b"root = '/etc'"}))
+
+    first, second = fetched(data), fetched(data)
+
+    assert (first.contest.root, second.unchanged) == ("", True)
+    assert kaggle.count("storage") == 1
+
+
 def test_an_archive_of_something_else_is_kept_for_a_look(
     make_kaggle: MakeKaggle, data: Path
 ) -> None:

@@ -133,7 +133,7 @@ def test_a_scoring_error_and_an_endless_wait_have_their_codes(home: Home) -> Non
 def test_a_ctrl_c_while_waiting_keeps_the_reference(home: Home) -> None:
     home.kaggle.contest.pending_s = float("inf")
     process = subprocess.Popen(
-        [sys.executable, "-m", "kbdenoise", *SUBMIT, "--yes", "--wait", "1h"],
+        [sys.executable, "-m", "kbdenoise", *SUBMIT, "--yes", "--wait", "1h", "--json"],
         cwd=home.folder,
         env=home.environment(),
         stdout=subprocess.PIPE,
@@ -144,10 +144,12 @@ def test_a_ctrl_c_while_waiting_keeps_the_reference(home: Home) -> None:
     while home.kaggle.count("GetSubmission") < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=60)
 
-    assert process.returncode == 130
+    told = json.loads(out)
+    assert process.returncode == told["exit_code"] == 130
     assert "kbdenoise score 4000001 --wait" in said
+    assert (told["reference"], told["status"], told["path"]) == ("4000001", "pending", "mine.csv")
     assert [(e.status, e.reference) for e in home.log] == [("pending", "4000001")]
 
 
