@@ -24,13 +24,13 @@ from kbdenoise.contests.contest import (
     write_contest,
 )
 from kbdenoise.contests.download import DamagedError, discard, part_path
-from kbdenoise.contests.locking import locked
+from kbdenoise.contests.locking import fetching
 from kbdenoise.contests.remote import (
     absolute,
     arriving,
     public_name,
 )
-from kbdenoise.contests.replacing import replacing
+from kbdenoise.contests.replacing import clear_leftovers, replacing
 from kbdenoise.contests.sources import (
     DEMO,
     KAGGLE_INPUT,
@@ -50,7 +50,6 @@ from kbdenoise.contests.stamp import (
     own_file,
     picture_sizes,
     read_stamp,
-    remove_ownerless,
     sha256,
     source_name,
     write_stamp,
@@ -125,17 +124,16 @@ def fetch(
     slug = contest_slug(name)
     folder = Path(data) / slug
     folder = folder.resolve() if folder.is_symlink() else folder
-    stamp = read_stamp(folder)
     sources = absolute(source)
+    clear_leftovers(folder)
+    stamp = read_stamp(folder)
     origin = find_origin(slug, sources, folder, stamp=stamp, kaggle_input=kaggle_input, force=force)
-    if origin.kind == "demo":
-        remove_ownerless(folder)
-    notes = [*origin.notes, *_leftovers(folder)]
+    notes = list(origin.notes)
     if stamp and not force:
         _check_same_origin(folder, stamp, origin)
         changes = changes_since(folder, stamp, zips=origin.zips)
         if not changes:
-            _tidy(slug, origin)
+            _tidy(folder, origin)
             return _result(folder, stamp, unchanged=True, notes=notes)
         notes += changes
     old = _Old(folder=folder, stamp=stamp, keep=_keeps_contest(folder, stamp, origin, force=force))
@@ -144,7 +142,8 @@ def fetch(
             slug, origin, old, keep_zip=keep_zip, progress=progress, tell=tell, notes=notes
         )
     elif origin.kind in ("demo", "zips"):
-        new = _fill(slug, origin, old, progress=progress, notes=notes)
+        with fetching(folder):
+            new = _fill(slug, origin, old, progress=progress, notes=notes)
     else:
         new = _use_in_place(slug, origin, old, notes=notes)
     return _result(folder, new, unchanged=False, notes=notes)
@@ -216,7 +215,7 @@ def _from_network(
 ) -> Stamp:
     """Download an archive and fill the contest's folder from it; a damaged one comes once more."""
     target = origin.path
-    with locked(target.with_name(f".{slug}.lock"), what=f"a fetch of {slug}"):
+    with fetching(old.folder):
         for again in (True, False):
             try:
                 with arriving(slug, origin.link, target, tell=tell) as part:
@@ -235,11 +234,10 @@ def _from_network(
     return stamp
 
 
-def _tidy(slug: str, origin: Origin) -> None:
+def _tidy(folder: Path, origin: Origin) -> None:
     """Remove an archive whose fetch was killed after it had done all else."""
     if origin.kind == "network" and part_path(origin.path).exists():
-        lock = origin.path.with_name(f".{slug}.lock")
-        with contextlib.suppress(DataError), locked(lock, what=f"a fetch of {slug}"):
+        with contextlib.suppress(DataError), fetching(folder):
             discard(origin.path)
 
 
@@ -345,17 +343,6 @@ def _count(local: LocalContest) -> tuple[int, int, list[str]]:
             notes.append(f"{len(alone)} pictures have no {where} partner: {names}")
     tests = list_images(local.test) if contest.test else []
     return matched.pairs, sum(p.stem.endswith(contest.test_ending) for p in tests), notes
-
-
-def _leftovers(folder: Path) -> list[str]:
-    """A note for each folder that a killed fetch of this contest has left behind."""
-    marks = (".part-", ".new-", ".old-")
-    return [
-        f"{path} is left over from an interrupted fetch; delete it unless one is running"
-        for path in sorted(folder.parent.glob(".*"))
-        if path.name.lstrip(".").startswith(f"{folder.name}.")
-        and any(m in path.name for m in marks)
-    ]
 
 
 def _free_name(path: Path) -> str:

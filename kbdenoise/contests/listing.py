@@ -20,7 +20,7 @@ from kbdenoise.contests.download import (
     part_path,
 )
 from kbdenoise.contests.kaggle_client import Body, DataFile, KaggleSite, connect
-from kbdenoise.contests.locking import locked
+from kbdenoise.contests.locking import fetching
 from kbdenoise.contests.remote import KAGGLE_PAGE, absolute, kaggle_page
 from kbdenoise.contests.sources import KAGGLE_INPUT, contest_slug, find_origin
 from kbdenoise.contests.stamp import changes_since, read_stamp
@@ -122,7 +122,7 @@ def fetch_files(
     wanted = _wanted(site.files(slug), patterns, slug=slug)
     missing = _missing(wanted, folder, force=force)
     check_room(folder, sum(f.size_bytes for f in missing), what=f"{len(missing)} files of {slug}")
-    with locked(folder.with_name(f".{slug}.lock"), what=f"a fetch of {slug}"):
+    with fetching(folder.with_name(slug)):
         for file in missing:
             _bring_one(site, slug, file, folder, tell=tell)
     return FetchedFiles(
