@@ -6,6 +6,7 @@ the tests run every row against the real client.
 
 from dataclasses import dataclass, field
 
+from tests.fake_kaggle import submit_matrix
 from tests.fake_kaggle.faults import RULES, Fault
 
 PARTLY = 20_000
@@ -283,6 +284,8 @@ def markdown() -> str:
     lines = [
         "# When Kaggle or the network fails",
         "",
+        "## Fetching",
+        "",
         "Every row is a test: the real client, a Kaggle on loopback that fails in this way, and",
         "`kbdenoise fetch`. After each fault the same command is run again without it, and must",
         "end with the whole contest. The time is bounded: five tries of a request (of a download",
@@ -302,6 +305,7 @@ def markdown() -> str:
         "Never left: a half-written archive or picture under its own name, or a contest's folder",
         'that is not whole. "The first bytes" lie in `data/NAME.zip.part` and are gone on with.',
         "",
+        *submit_matrix.markdown(),
         "Made by `python -m tests.fake_kaggle.matrix`.",
     ]
     return "\n".join(lines) + "\n"
