@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kbdenoise.cli.app import app
-from kbdenoise.cli.options import settings_table
+from kbdenoise.cli.setting_options import settings_table
 from kbdenoise.config import TrainConfig
 from kbdenoise.errors import KbdenoiseError
 from kbdenoise.loss_terms import LOSS_TERMS
@@ -63,4 +63,5 @@ def test_every_exit_code_is_in_the_table() -> None:
         kinds += kind.__subclasses__()
         found.add(kind.exit_code)
 
-    assert re.findall(r"^\| (\d+) \|", README, re.MULTILINE) == [str(code) for code in sorted(found)]
+    told = re.findall(r"^\| (\d+) \|", README, re.MULTILINE)
+    assert told == [str(code) for code in sorted(found)]

@@ -30,7 +30,7 @@ from kbdenoise.contests.remote import (
     arriving,
     public_name,
 )
-from kbdenoise.contests.replacing import clear_leftovers, replacing
+from kbdenoise.contests.replacing import clear_leftovers, free_name, replacing
 from kbdenoise.contests.sources import (
     DEMO,
     KAGGLE_INPUT,
@@ -300,7 +300,7 @@ def _settle(target: Path, contest: Contest, stamp: Stamp, *, old: _Old, notes: l
     if old.keep:
         notes.append(f"{current} was written or edited by hand, and was kept")
     elif content and (not old.stamp or sha256(content) != old.stamp.contest_sha256):
-        backup = _free_name(current)
+        backup = free_name(current)
         write_bytes(target / backup, content)
         notes.append(f"the edited {CONTEST_FILE} was moved to {old.folder / backup}")
     if not old.keep:
@@ -343,13 +343,3 @@ def _count(local: LocalContest) -> tuple[int, int, list[str]]:
             notes.append(f"{len(alone)} pictures have no {where} partner: {names}")
     tests = list_images(local.test) if contest.test else []
     return matched.pairs, sum(p.stem.endswith(contest.test_ending) for p in tests), notes
-
-
-def _free_name(path: Path) -> str:
-    """The first free name among contest.toml.bak, contest.toml.bak2, ..."""
-    number = 1
-    while True:
-        name = f"{path.name}.bak{number if number > 1 else ''}"
-        if not path.with_name(name).exists():
-            return name
-        number += 1

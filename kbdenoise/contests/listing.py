@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kbdenoise.atomic import atomic_folder, writing_to
-from kbdenoise.contests.archives import ArchiveError, check_is_zip, name_problem, unpack
+from kbdenoise.contests.archive_checks import ArchiveError, check_is_zip, name_problem
+from kbdenoise.contests.archives import unpack
 from kbdenoise.contests.contest import reading
 from kbdenoise.contests.download import (
     DamagedError,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from kbdenoise.contests.archives import ArchiveError, DamagedArchiveError, check_is_zip
+from kbdenoise.contests.archive_checks import ArchiveError, DamagedArchiveError, check_is_zip
 from kbdenoise.contests.catalogue import CONTESTS
 from kbdenoise.contests.download import (
     DamagedError,

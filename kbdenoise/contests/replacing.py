@@ -61,6 +61,16 @@ def clear_leftovers(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def free_name(path: Path) -> str:
+    """The first free name among contest.toml.bak, contest.toml.bak2, ..."""
+    number = 1
+    while True:
+        name = f"{path.name}.bak{number if number > 1 else ''}"
+        if not path.with_name(name).exists():
+            return name
+        number += 1
+
+
 def _leftovers(folder: Path) -> list[Path]:
     marks = (".part-", ".new-", ".old-")
     return [

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from unicodedata import normalize
 
-from kbdenoise.contests.archives import check_is_zip
+from kbdenoise.contests.archive_checks import check_is_zip
 from kbdenoise.contests.catalogue import CONTESTS
 from kbdenoise.contests.contest import CONTEST_FILE, Contest, read_contest
 from kbdenoise.contests.hosted import kaggle_root

@@ -88,8 +88,6 @@ def score(
         facts = {"reference": reference, "run": entry.run if entry else ""}
         error.facts = facts  # type: ignore[union-attr]
         raise
-    if entry is not None:
-        entry = settle(log, entry, known)
     return scored(known, entry, read_log(log))
 
 

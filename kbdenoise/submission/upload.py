@@ -145,7 +145,7 @@ def check_open(competition: Competition, progress: Progress) -> None:
     if competition.code_only:
         raise KaggleValidationError(
             f"{slug} takes notebooks only: a file would be refused",
-            hint="run kbdenoise in a Kaggle notebook (README, 'Submitting to Kaggle') and submit "
+            hint="run kbdenoise in a Kaggle notebook (README, 'Kaggle and Colab') and submit "
             f"its output there, or: kaggle competitions submit {slug} -k OWNER/NOTEBOOK -v VERSION "
             "-f submission.csv -m MESSAGE",
         )
