@@ -16,8 +16,8 @@ from kbdenoise.errors import (
     SettingsError,
 )
 from kbdenoise.submission.leaderboard import leaderboard
-from kbdenoise.submission.log import LogEntry, append_log
-from kbdenoise.submission.score import await_score, find_entry, score
+from kbdenoise.submission.log import LogEntry, append_log, update_log
+from kbdenoise.submission.score import Scored, await_score, find_entry, score
 from kbdenoise.submission.submit import submit
 from tests.fake_kaggle import Fault
 from tests.fake_kaggle.fixtures import MakeKaggle
@@ -50,7 +50,7 @@ def hand_in(home: Home, *, message: str = "") -> None:
     )
 
 
-def ask(home: Home, target: str = "last", *, wait: str = "") -> object:
+def ask(home: Home, target: str = "last", *, wait: str = "") -> Scored:
     return score(target, wait=wait, data=home.data, submissions=home.submissions)
 
 
@@ -64,6 +64,18 @@ def test_a_score_is_asked_for_later_by_any_of_its_names(sent: MakeHome) -> None:
     assert (found.contest, found.metric) == ("pages", "mae-mean-luma")
     assert ask(home) == ask(home, home.log[0].mark) == found
     assert [(e.status, e.public_score) for e in home.log] == [("complete", 1.0)]
+
+
+def test_a_score_stands_beside_the_local_one_and_the_best_before(sent: MakeHome) -> None:
+    home = sent()
+    update_log(home.submissions / "log.csv", home.log[0], local_score=0.9)
+    home.write(10.5, 20)
+    hand_in(home)
+
+    first, second = ask(home, "4000001"), ask(home)
+
+    assert (first.local_score, first.best_before) == (0.9, None)
+    assert (second.local_score, second.best_before) == (None, 1.0)
 
 
 def test_a_submission_of_another_folder_is_scored_by_its_number(
