@@ -17,6 +17,8 @@ from tests.fake_kaggle.fixtures import MakeKaggle
 from tests.fake_kaggle.server import SIGNATURE
 from tests.submission.kaggle_home import SOLUTION, Home, make_home
 
+pytestmark = pytest.mark.kaggle
+
 SUBMIT = ["submit", "--file", "mine.csv", "--contest", "pages"]
 
 

@@ -23,6 +23,8 @@ from tests.fake_kaggle import Fault
 from tests.fake_kaggle.fixtures import MakeKaggle
 from tests.submission.kaggle_home import SOLUTION, Home, make_home
 
+pytestmark = pytest.mark.kaggle
+
 MakeHome = Callable[..., Home]
 
 

@@ -29,6 +29,8 @@ from tests.fake_kaggle.server import SIGNATURE
 from tests.fake_kaggle.submit_matrix import SUBMIT, SubmitRow
 from tests.submission.kaggle_home import SOLUTION, Home, make_home
 
+pytestmark = pytest.mark.kaggle
+
 MakeHome = Callable[..., Home]
 
 
