@@ -394,6 +394,12 @@ def test_readable_credentials_are_remarked(tmp_path: Path, monkeypatch: pytest.M
     assert len(remarks) == 1 and f"chmod 600 {file}" in remarks[0]
     file.chmod(0o600)
     assert credential_remarks(find_credentials()) == []
+    token = tmp_path / "my token"
+    token.write_text(TOKEN)
+    token.chmod(0o644)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", str(token))
+    told = " ".join(credential_remarks(find_credentials()))
+    assert f"chmod 600 '{token}'" in told and TOKEN not in told
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"username": "x"}'])

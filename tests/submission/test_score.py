@@ -70,7 +70,9 @@ def test_a_score_is_asked_for_later_by_any_of_its_names(sent: MakeHome) -> None:
 
 def test_a_score_stands_beside_the_local_one_and_the_best_before(sent: MakeHome) -> None:
     home = sent()
-    update_log(home.submissions / "log.csv", home.log[0], local_score=0.9)
+    log = home.submissions / "log.csv"
+    update_log(log, home.log[0], local_score=0.9)
+    append_log(log, entry("other", contest="elsewhere", reference="7", public_score=0.01))
     home.write(10.5, 20)
     hand_in(home)
 
@@ -78,6 +80,22 @@ def test_a_score_stands_beside_the_local_one_and_the_best_before(sent: MakeHome)
 
     assert (first.local_score, first.best_before) == (0.9, None)
     assert (second.local_score, second.best_before) == (None, 1.0)
+
+
+def test_a_submission_that_nobody_has_is_looked_up_and_noted(sent: MakeHome) -> None:
+    home = sent()
+    home.write(10.5, 20)
+    home.kaggle.fail("CreateSubmission", Fault("drop"))
+    home.kaggle.fail("ListSubmissions", Fault("drop"), times=None)
+    with pytest.raises(KaggleNetworkError):
+        hand_in(home)
+    assert home.log[-1].status == "unknown"
+    home.kaggle.heal()
+
+    with pytest.raises(KaggleNotFoundError, match="as far as it tells, none was spent"):
+        ask(home)
+
+    assert home.log[-1].status == "not listed"
 
 
 def test_a_submission_of_another_folder_is_scored_by_its_number(
