@@ -135,7 +135,13 @@ def _kaggle_archive(slug: str, target: Path, *, tell: Progress) -> Iterator[Path
         return site.open_data(slug, start=start, validator=validator)
 
     bring = functools.partial(
-        download, open_at, target, source=kaggle_page(slug), patience=site.patience, progress=tell
+        download,
+        open_at,
+        target,
+        source=kaggle_page(slug),
+        patience=site.patience,
+        progress=tell,
+        beside_bytes=total_bytes,
     )
     with _checked(bring, target) as part:
         yield part

@@ -298,6 +298,10 @@ def test_a_disk_without_room_is_seen_first(
         fetched(data)
 
     assert kaggle.count("storage") == 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    with pytest.raises(DataError, match=r"with what is in it needs 122\.1 kB of disk"):
+        fetched(data)
+    assert list(data.iterdir()) == []
 
 
 def test_mounted_pictures_are_used_without_network(kaggle: FakeKaggle, data: Path) -> None:
