@@ -266,6 +266,10 @@ FETCH = (
 
 ALSO = (
     ("another archive on the server (changed ETag)", "begins anew", 0, "the contest"),
+    ("the same, and the server ignores If-Range", "sees it by the ETag", 0, "the contest"),
+    ("a certificate that is not trusted", "names REQUESTS_CA_BUNDLE; no retry", 7, "nothing"),
+    ("REQUESTS_CA_BUNDLE names no file", "names the path; no retry", 7, "nothing"),
+    ("a proxy that refuses", "says so, with its status; no retry", 7, "nothing"),
     ("kill -9, again and again", "goes on at the byte, or unpacks what is whole", 0, "the contest"),
     ("Ctrl-C", "keeps what has come", 130, "the first bytes"),
     ("disk full in the download", "says so, and goes on when there is room", 1, "the first bytes"),
