@@ -3,8 +3,9 @@
 #
 # A notebook for Kaggle's offline competitions. Attach to it, besides the competition's own data:
 #
-# * a dataset with the wheels of kbdenoise and of what it needs that the image lacks
-#   (`pip download kbdenoise -d wheels` where there is Internet), here called `kbdenoise-wheels`;
+# * a dataset with the wheels of kbdenoise (`pip wheel --no-deps -w wheels .` in its folder)
+#   and of what it needs that the image lacks (`pip download --no-deps -d wheels NAME`, where
+#   there is Internet), here called `kbdenoise-wheels`;
 # * a dataset with a run's folder, as `kbdenoise train` left it in `runs/`, here called `my-run`.
 #
 # Nothing below touches the network, and Kaggle's client is not needed.

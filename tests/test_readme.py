@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from kbdenoise.cli.app import app
-from kbdenoise.cli.options import settings_table
+from kbdenoise.cli.setting_options import settings_table
 from kbdenoise.config import TrainConfig
+from kbdenoise.errors import KbdenoiseError
 from kbdenoise.loss_terms import LOSS_TERMS
 
 ROOT = Path(__file__).parents[1]
@@ -53,3 +54,14 @@ def test_every_file_that_readme_links_is_there(target: str) -> None:
 
 def test_no_placeholder_is_left() -> None:
     assert "PLACEHOLDER" not in README
+
+
+def test_every_exit_code_is_in_the_table() -> None:
+    kinds, found = [KbdenoiseError], {0, 130}
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        found.add(kind.exit_code)
+
+    told = re.findall(r"^\| (\d+) \|", README, re.MULTILINE)
+    assert told == [str(code) for code in sorted(found)]

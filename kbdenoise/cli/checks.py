@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -258,9 +259,9 @@ def _kaggle() -> Iterator[Finding]:
 
 
 def _credential_cure(found: "list[Credential]") -> str:
-    exposed = [c.source for c in found if c.exposed]
-    if exposed and os.path.isfile(exposed[0]):
-        return f"chmod 600 {exposed[0]}"
+    exposed = [c.exposed for c in found if c.exposed]
+    if exposed:
+        return f"chmod 600 {shlex.quote(exposed[0])}"
     broken = [c.source for c in found if c.fault]
     return f"repair or remove {broken[0]}" if broken else "keep one of them"
 

@@ -57,14 +57,15 @@ def fetch(
     dry_run: DryRunOption = False,
 ) -> None:
     """Get a contest and pair its images."""
-    if files and source:
+    if source and (files or show):
         raise SettingsError(
-            "--file and --from exclude each other", hint="--file downloads from Kaggle; leave one"
+            f"--{'file' if files else 'list'} and --from exclude each other",
+            hint="--file and --list ask Kaggle; leave one",
         )
     if show:
-        _list(console, contest)
+        _list(console, contest, files or ["*"])
     elif dry_run:
-        _plan(console, contest, source=source, data=data, force=force)
+        _plan(console, contest, source=source, files=files, data=data, force=force)
     elif files:
         _fetch_files(console, contest, files, data=data, force=force)
     else:
@@ -102,10 +103,10 @@ def _fetch(
     )
 
 
-def _list(console: Console, contest: str) -> None:
+def _list(console: Console, contest: str, patterns: list[str]) -> None:
     from kbdenoise.contests.listing import list_files
 
-    found = list_files(contest, tell=console.progress)
+    found = list_files(contest, patterns=patterns, tell=console.progress)
     rows: list[dict[str, Cell]] = [
         {"file": file.name, "bytes": file.size_bytes} for file in found.files
     ]
@@ -119,11 +120,21 @@ def _list(console: Console, contest: str) -> None:
 
 
 def _plan(
-    console: Console, contest: str, *, source: list[str] | None, data: Path, force: bool
+    console: Console,
+    contest: str,
+    *,
+    source: list[str] | None,
+    files: list[str] | None,
+    data: Path,
+    force: bool,
 ) -> None:
-    from kbdenoise.contests.listing import plan_fetch
+    from kbdenoise.contests.listing import plan_fetch, plan_files
 
-    plan = plan_fetch(contest, source=source, data=data, force=force, tell=console.progress)
+    tell = console.progress
+    if files:
+        plan = plan_files(contest, files, data=data, force=force, tell=tell)
+    else:
+        plan = plan_fetch(contest, source=source, data=data, force=force, tell=tell)
     does = "nothing to do" if plan.unchanged else "nothing was written"
     lines = [f"{plan.folder}   from {plan.source}   {does}"]
     if plan.files is not None and plan.size_bytes is not None:
@@ -135,7 +146,9 @@ def _plan(
         plan,
         text="\n".join([*lines, *(f"  {note}" for note in plan.notes)]),
         short=plan.source,
-        next_command=follow("fetch", plan.contest, data=data),
+        next_command=follow(
+            "fetch", plan.contest, *(w for f in files or [] for w in ("--file", f)), data=data
+        ),
     )
 
 

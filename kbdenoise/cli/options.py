@@ -1,30 +1,24 @@
-"""Commands from functions, and options from the dataclasses of `kbdenoise.config`.
-
-An option's own default is None, meaning "not given", so that a default is written once, in the
-configuration, and the library can tell what was asked for: default < preset < `--config` < option.
-"""
+"""Commands from functions, the options that several share, and what follows on a command."""
 
 import inspect
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import Field, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from kbdenoise.cli import complete
 from kbdenoise.cli.console import INTERRUPTED, Console, show_error, write
+from kbdenoise.cli.setting_options import Config, parameter, setting_options, unmarked
 from kbdenoise.cli.words import to_json
-from kbdenoise.config import ExportConfig, ModelSettings, PredictConfig, TrainConfig
 from kbdenoise.errors import KbdenoiseError, SettingsError
-from kbdenoise.presets import PRESETS, Preset, tuned
+from kbdenoise.presets import Preset
 from kbdenoise.team import is_in_team, speaks, tells
 
-Config = type[TrainConfig] | type[PredictConfig] | type[ExportConfig]
-"""What commands can be told, by a class of settings."""
 Settings = dict[str, Any]
 """Settings given as options, by their flat names; those not given are absent."""
 
@@ -121,9 +115,6 @@ _COMMON = {
 }
 
 
-_METAVARS: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT", bool: ""}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """A command ready to be hung into an app."""
@@ -173,7 +164,7 @@ def group(name: str, *commands: Command, help: str, default: Command | None = No
 
 def epilog(*examples: str) -> str:
     """The last lines of a help page."""
-    return "\n".join(["Examples:", *map(_unmarked, examples)])
+    return "\n".join(["Examples:", *map(unmarked, examples)])
 
 
 def from_file(kind: Config, config: Path | None, settings: Settings) -> Settings:
@@ -218,11 +209,6 @@ def with_durations(words: Sequence[str]) -> list[str]:
     return given
 
 
-def option_name(setting: str) -> str:
-    """`time_limit` -> `--time-limit`."""
-    return "--" + setting.replace("_", "-")
-
-
 def _set_default(app: typer.Typer, default: Command) -> None:
     own = inspect.signature(default.run).parameters.values()
     defaults = {p.name: p.default for p in own}
@@ -257,8 +243,8 @@ def _faced(
         for p in inspect.signature(function).parameters.values()
         if p.name not in {"console", "settings"}
     ]
-    derived = list(_setting_options(config)) if config else []
-    common = [_parameter(key, face, default=False) for key, face in _COMMON.items()]
+    derived = list(setting_options(config)) if config else []
+    common = [parameter(key, face, default=False) for key, face in _COMMON.items()]
 
     def run(*, quiet: bool, as_json: bool, debug: bool, **given: Any) -> None:
         settings = {p.name: value for p in derived if (value := given.pop(p.name)) is not None}
@@ -269,10 +255,12 @@ def _faced(
                 function(console=console, **given)
         except KbdenoiseError as error:
             if as_json and tells(error):
-                failure = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
-                write(sys.stdout, to_json(words, failure | dict(error.facts)))
+                _write_failure(words, error.message, error.hint, error.exit_code, error.facts)
             raise
         except KeyboardInterrupt as stop:  # Typer would turn it into a silent exit
+            if as_json and speaks():
+                facts = getattr(stop, "facts", {})
+                _write_failure(words, "interrupted", str(stop), INTERRUPTED, facts)
             if speaks():
                 show_error("interrupted", hint=str(stop))
             raise typer.Exit(INTERRUPTED) from None
@@ -282,78 +270,8 @@ def _faced(
     return run
 
 
-def _setting_options(
-    config: Config,
-) -> Iterator[inspect.Parameter]:
-    presets = _standard(config)
-    for section in get_type_hints(config).values():
-        types = get_type_hints(section)
-        for field in fields(section):
-            face = typer.Option(
-                *_switch(field.name, types[field.name]),
-                help=_unmarked(f"{field.metadata['help']} {_default(field, presets)}"),
-                metavar="NUMBER" if field.metadata["parse"] else _METAVARS.get(types[field.name]),
-                parser=field.metadata["parse"],
-                min=field.metadata["min"],
-                max=field.metadata["max"],
-                show_default=False,
-                rich_help_panel=inspect.cleandoc(section.__doc__ or ""),
-                autocompletion=complete.OF_SETTINGS.get(field.name),
-            )
-            yield _parameter(field.name, Annotated[types[field.name] | None, face], default=None)
-
-
-def _standard(config: type) -> dict[str, dict[str, Any]]:
-    """What the standard preset sets on each kind of device, its model's own values included."""
-    if config is not TrainConfig:
-        return {}
-    model = ModelSettings().model
-    return {
-        kind: layer | tuned(layer.get("model", model), preset="standard")
-        for kind, layer in PRESETS["standard"].items()
-    }
-
-
-def settings_table(config: type) -> str:
-    """The settings of a configuration as a Markdown table, for README."""
-    lines = ["| option | default | meaning |", "|---|---|---|"]
-    presets = _standard(config)
-    for section in get_type_hints(config).values():
-        for field in fields(section):
-            default = _default(field, presets).removeprefix("Default: ").removesuffix(".")
-            meaning = field.metadata["help"].replace("|", r"\|")
-            lines.append(f"| `{option_name(field.name)}` | {default} | {meaning} |")
-    return "\n".join(lines)
-
-
-def _parameter(name: str, annotation: Any, *, default: Any) -> inspect.Parameter:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=default, annotation=annotation)
-
-
-def _switch(name: str, kind: Any) -> tuple[str, ...]:
-    option = option_name(name)
-    return (f"{option}/--no-{option[2:]}",) if kind is bool else (option,)
-
-
-def _default(field: "Field[Any]", presets: dict[str, dict[str, Any]]) -> str:
-    """The default in words; where the standard preset differs by device, both are named."""
-    by_device = {kind: layer.get(field.name, field.default) for kind, layer in presets.items()}
-    values = list(dict.fromkeys(by_device.values())) or [field.default]
-    if len(values) == 1:
-        return f"Default: {_spoken(values[0])}."
-    named = (f"{_spoken(value)} ({kind})" for kind, value in by_device.items())
-    return f"Default: {', '.join(named)}."
-
-
-def _spoken(value: object) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if value == "":
-        return "empty"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _unmarked(text: str) -> str:
-    """Keep rich from reading [words in brackets] as styles."""
-    return text.replace("[", r"\[")
+def _write_failure(
+    words: str, message: str, hint: str, exit_code: int, facts: Mapping[str, object]
+) -> None:
+    failure = {"error": message, "hint": hint, "exit_code": exit_code}
+    write(sys.stdout, to_json(words, failure | dict(facts)))

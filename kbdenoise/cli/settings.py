@@ -15,8 +15,8 @@ from kbdenoise.cli.options import (
     command,
     from_file,
     group,
-    settings_table,
 )
+from kbdenoise.cli.setting_options import settings_table
 from kbdenoise.config import PredictConfig, TrainConfig
 
 

@@ -22,8 +22,8 @@ from kbdenoise.cli.options import (
     command,
     follow,
     on_gpus,
-    option_name,
 )
+from kbdenoise.cli.setting_options import option_name
 from kbdenoise.cli.words import Cell, duration, figure, table
 from kbdenoise.config import TrainConfig
 from kbdenoise.presets import CHANGEABLE

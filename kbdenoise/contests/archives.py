@@ -7,7 +7,6 @@ same rules and share one budget.
 
 import lzma
 import shutil
-import stat
 import struct
 import unicodedata
 import uuid
@@ -19,6 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from kbdenoise.atomic import writing_to
+from kbdenoise.contests.archive_checks import (
+    NOT_A_CONTEST,
+    UNPACK_YOURSELF,
+    ArchiveError,
+    DamagedArchiveError,
+    check_is_zip,
+    is_junk,
+    kind_problem,
+    name_problem,
+)
 from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import SUFFIXES
 
@@ -31,28 +40,6 @@ FLAT_ZIP_FOLDERS = {
     "test_scan": "test/scan",
 }
 
-# Made by operating systems beside what the user meant to pack.
-JUNK_FOLDERS = {"__MACOSX"}
-JUNK_FILES = {".ds_store", "thumbs.db", "desktop.ini"}
-
-
-class ArchiveError(DataError):
-    """The archive itself is at fault, not this machine."""
-
-
-class DamagedArchiveError(ArchiveError):
-    """The archive is no zip, or what it holds does not fit its own checksums."""
-
-
-_ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06")
-_OTHER_HEADS = {
-    b"7z\xbc\xaf": "a 7-Zip archive",
-    b"Rar!": "a RAR archive",
-    b"\x1f\x8b": "a gzip file",
-    b"BZh": "a bzip2 file",
-    b"\xfd7zXZ": "an xz file",
-}
-_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -64,9 +51,6 @@ _UNREADABLE = (
     RuntimeError,
 )
 _CHUNK_BYTES = 1 << 20
-_ENCRYPTED = 0x1 | 0x40  # general-purpose flag bits 0 and 6
-_NOT_A_CONTEST = "this is not how a contest packs its pictures; check where the file came from"
-_UNPACK_YOURSELF = "unpack it with another program and give the folder with --from"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,54 +131,25 @@ def unpack(
     return Unpacked(files=dict(sorted(state.files.items())), skipped=state.skipped)
 
 
-def check_is_zip(path: Path, *, label: str = "") -> None:
-    """Raise DataError, saying what it is instead, unless the file begins as a zip does."""
-    label = label or str(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(1024)
-    except OSError as error:
-        raise DataError(
-            f"cannot read {label}: {error.strerror}",
-            hint="check that it exists and that you may read it",
-        ) from error
-    if head.startswith(_ZIP_HEADS):
-        return
-    if not head:
-        raise DamagedArchiveError(f"{label} is empty (0 bytes)", hint="download it again")
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"{")):
-        raise DamagedArchiveError(
-            f"{label} is a web page saved under the name of a zip, not a zip",
-            hint="the site answered with a login, rules or quota page: log in (and accept the "
-            "contest's rules) in a browser, download the file there, and use that one",
-        )
-    for magic, what in _OTHER_HEADS.items():
-        if head.startswith(magic):
-            raise DamagedArchiveError(
-                f"{label} is {what}, not a zip",
-                hint=_UNPACK_YOURSELF,
-            )
-    raise DamagedArchiveError(
-        f"{label} is not a zip (it begins with {head[:8]!r})",
-        hint="download it again, or give a folder with --from",
-    )
-
-
 def _unpack_one(path: Path, state: _State, *, label: str, base: str, stem: str, depth: int) -> None:
     """One archive into the folder `base`; `stem` is its name, or empty for a lone archive."""
     if depth > state.limits.depth:
         raise ArchiveError(
-            f"{label}: zips are nested more than {state.limits.depth} deep", hint=_UNPACK_YOURSELF
+            f"{label}: zips are nested more than {state.limits.depth} deep", hint=UNPACK_YOURSELF
         )
     check_is_zip(path, label=label)
     with _opened(path, label=label) as archive:
         entries = _checked_entries(archive, state, label=label)
         names = [PurePosixPath(entry.filename) for entry in entries]
         targets = _targets(names, base=base, stem=stem)
+        zips: dict[str, str] = {}
         for target in targets:
             if not _is_zip(target):
                 _claim(target, state, label=label)
+            elif (known := zips.get(_key(target))) is not None:
+                raise _collision(target, known, label=label)
+            else:
+                zips[_key(target)] = target
         _check_room(sum(entry.file_size for entry in entries), state, label=label)
         for entry, target in zip(entries, targets, strict=True):
             if not _is_zip(target):
@@ -227,60 +182,21 @@ def _checked_entries(
     state.entries_left -= len(archive.infolist())
     if state.entries_left < 0:
         raise ArchiveError(
-            f"{label} holds more than {state.limits.entries:,} files", hint=_NOT_A_CONTEST
+            f"{label} holds more than {state.limits.entries:,} files", hint=NOT_A_CONTEST
         )
     kept = []
     for entry in archive.infolist():
         # orig_filename is what the archive says; filename was already changed on some systems.
         name = entry.orig_filename
         if problem := name_problem(name):
-            raise ArchiveError(f"{label}: the entry {name!r} {problem}", hint=_NOT_A_CONTEST)
-        if problem := _kind_problem(entry):
-            raise ArchiveError(f"{label}: the entry {name!r} {problem}", hint=_UNPACK_YOURSELF)
-        if _is_junk(entry.filename):
+            raise ArchiveError(f"{label}: the entry {name!r} {problem}", hint=NOT_A_CONTEST)
+        if problem := kind_problem(entry):
+            raise ArchiveError(f"{label}: the entry {name!r} {problem}", hint=UNPACK_YOURSELF)
+        if is_junk(entry.filename):
             state.skipped += 1
         elif not entry.is_dir():
             kept.append(entry)
     return kept
-
-
-def name_problem(name: str) -> str:
-    """What makes a file's name unsafe, in words; empty if nothing does."""
-    parts = name.removesuffix("/").split("/")
-    if "\\" in name:
-        return "has a backslash in its name"
-    if name.startswith("/"):
-        return "has an absolute path"
-    if name[1:2] == ":" and name[0].isalpha():
-        return "names a drive"
-    if ".." in parts:
-        return "would leave its folder by '..'"
-    too_long = len(name) > 1000 or any(len(part.encode()) > 255 for part in parts)
-    if too_long or {"", "."}.intersection(parts) or any(ord(letter) < 32 for letter in name):
-        return "has an impossible name"
-    return ""
-
-
-def _kind_problem(entry: zipfile.ZipInfo) -> str:
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    if kind == stat.S_IFLNK:
-        return "is a link"
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is neither a file nor a folder"
-    if entry.flag_bits & _ENCRYPTED:
-        return "is encrypted"
-    if entry.compress_type not in _METHODS:
-        return f"is packed by method {entry.compress_type}, which is not supported here"
-    return ""
-
-
-def _is_junk(name: str) -> bool:
-    parts = name.split("/")
-    return (
-        bool(JUNK_FOLDERS.intersection(parts))
-        or parts[-1].lower() in JUNK_FILES
-        or parts[-1].startswith("._")  # AppleDouble
-    )
 
 
 def _targets(names: list[PurePosixPath], *, base: str, stem: str) -> list[str]:
@@ -305,10 +221,14 @@ def _claim(target: str, state: _State, *, label: str) -> None:
         known = known or (spelling if spelling != folder else state.taken.get(_key(folder)))
     known = known or state.taken.get(_key(target)) or state.folders.get(_key(target))
     if known:
-        raise ArchiveError(
-            f"{label}: the entry {target!r} collides with {known!r}", hint=_NOT_A_CONTEST
-        )
+        raise _collision(target, known, label=label)
     state.taken[_key(target)] = target
+
+
+def _collision(target: str, known: str, *, label: str) -> ArchiveError:
+    return ArchiveError(
+        f"{label}: the entry {target!r} collides with {known!r}", hint=NOT_A_CONTEST
+    )
 
 
 def _key(path: str) -> str:
@@ -330,7 +250,7 @@ def _check_room(expected_bytes: int, state: _State, *, label: str) -> None:
 
 def _too_big(state: _State, *, label: str) -> ArchiveError:
     return ArchiveError(
-        f"{label} would unpack to more than {_words(state.allowed_bytes)}", hint=_NOT_A_CONTEST
+        f"{label} would unpack to more than {_words(state.allowed_bytes)}", hint=NOT_A_CONTEST
     )
 
 

@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 
 from kbdenoise.atomic import atomic_folder, write_text
-from kbdenoise.contests.stamp import OWNER_FILE
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import FloatImage, write_image
 from kbdenoise.imaging.magazine.house import draw_house
@@ -92,7 +91,6 @@ def make_demo_contest(
             hint="choose another folder, or remove it first",
         )
     with atomic_folder(folder) as part:
-        (part / OWNER_FILE).write_text(str(os.getpid()))
         sheets = _plan(part, train_pages=train_pages, test_pages=test_pages, seed=seed)
         # Closed before the folder is cleared away, so that no process still writes into it.
         with closing(_made(sheets, workers=workers or _processors())) as made:
@@ -102,7 +100,6 @@ def make_demo_contest(
         credits = "\n".join(f"  {name:<22} {note}" for name, note in PHOTOGRAPHS.items())
         text = _README.format(train=train_pages, test=test_pages, seed=seed, credits=credits)
         write_text(part / "README.txt", text)
-        (part / OWNER_FILE).unlink()
 
 
 def _plan(folder: Path, *, train_pages: int, test_pages: int, seed: int) -> list[_Sheet]:

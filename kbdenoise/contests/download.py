@@ -65,6 +65,7 @@ def download(
     patience: Patience,
     progress: Progress = silent,
     task: str = "download",
+    beside_bytes: int = 0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Known:
@@ -72,6 +73,7 @@ def download(
 
     What an earlier call left there is gone on with if it comes from the same `source` and the
     server still has that file. The caller unpacks or renames the file, or calls `discard`.
+    `beside_bytes` is what unpacking will need: a download that leaves no room for it is not begun.
 
     Raises KaggleError with the bytes kept for the next call, DamagedError with nothing kept, or
     DataError when the disk is full.
@@ -84,7 +86,9 @@ def download(
         progress(Note(text=f"the download goes on after {words(most_bytes)}"))
     while not _is_whole(part, known):
         try:
-            known = _go_on(open_at, target, known, progress=progress, task=task)
+            known = _go_on(
+                open_at, target, known, progress=progress, task=task, beside_bytes=beside_bytes
+            )
             break
         except TryAgain as failure:
             last, asked_s = failure.error, failure.asked_s
@@ -127,12 +131,22 @@ def check_room(folder: Path, needed_bytes: int, *, what: str) -> None:
         )
 
 
-def _go_on(open_at: Opener, target: Path, known: Known, *, progress: Progress, task: str) -> Known:
+def _go_on(
+    open_at: Opener,
+    target: Path,
+    known: Known,
+    *,
+    progress: Progress,
+    task: str,
+    beside_bytes: int,
+) -> Known:
     """One request: the rest of the file, or all of it if the server does not resume."""
     part = part_path(target)
     start = _size(part) if known.validator else 0
     with open_at(start, known.validator if start else "") as body:
         same = body.start == start and body.size_bytes == known.size_bytes
+        # A server may send a part without having looked at the validator that was asked for.
+        same = same and body.validator in ("", known.validator)
         if not (start and same):
             if body.start:  # a part of another file than the one we have
                 discard(target)
@@ -145,7 +159,8 @@ def _go_on(open_at: Opener, target: Path, known: Known, *, progress: Progress, t
                 md5=body.md5,
             )
             part.unlink(missing_ok=True)
-            check_room(target.parent, body.size_bytes or 0, what=target.name)
+            what = f"{target.name} with what is in it" if beside_bytes else target.name
+            check_room(target.parent, (body.size_bytes or 0) + beside_bytes, what=what)
             write_bytes(_memory(target), _KNOWN.dump_json(known))
         _append(body, part, start=start, progress=progress, task=task)
     if known.size_bytes is not None and _size(part) < known.size_bytes:

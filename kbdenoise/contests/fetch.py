@@ -24,15 +24,13 @@ from kbdenoise.contests.contest import (
     write_contest,
 )
 from kbdenoise.contests.download import DamagedError, discard, part_path
-from kbdenoise.contests.locking import locked
+from kbdenoise.contests.locking import fetching
 from kbdenoise.contests.remote import (
-    KAGGLE_PAGE,
     absolute,
     arriving,
-    kaggle_page,
     public_name,
 )
-from kbdenoise.contests.replacing import replacing
+from kbdenoise.contests.replacing import clear_leftovers, free_name, replacing
 from kbdenoise.contests.sources import (
     DEMO,
     KAGGLE_INPUT,
@@ -44,6 +42,7 @@ from kbdenoise.contests.sources import (
     own_contest,
 )
 from kbdenoise.contests.stamp import (
+    STAMP_FILE,
     Stamp,
     changes_since,
     file_sizes,
@@ -51,7 +50,6 @@ from kbdenoise.contests.stamp import (
     own_file,
     picture_sizes,
     read_stamp,
-    remove_ownerless,
     sha256,
     source_name,
     write_stamp,
@@ -64,6 +62,7 @@ from kbdenoise.progress import Progress as EventProgress
 Progress = Callable[[int, int], None]
 
 _FILLED = ("demo", "zips", "network")  # the kinds whose files fetch has written itself
+_OWN = (CONTEST_FILE, STAMP_FILE)  # fetch writes its own, whatever an archive holds
 _NAMED = 3  # how many files a note names
 _STILL_DAMAGED = (
     "wait a while and run the same command again, or download it in a browser and give it with "
@@ -125,17 +124,16 @@ def fetch(
     slug = contest_slug(name)
     folder = Path(data) / slug
     folder = folder.resolve() if folder.is_symlink() else folder
-    stamp = read_stamp(folder)
     sources = absolute(source)
-    origin = find_origin(slug, sources, folder, stamp=stamp, kaggle_input=kaggle_input)
-    if origin.kind == "demo":
-        remove_ownerless(folder)
-    notes = [*origin.notes, *_leftovers(folder)]
+    clear_leftovers(folder)
+    stamp = read_stamp(folder)
+    origin = find_origin(slug, sources, folder, stamp=stamp, kaggle_input=kaggle_input, force=force)
+    notes = list(origin.notes)
     if stamp and not force:
         _check_same_origin(folder, stamp, origin)
         changes = changes_since(folder, stamp, zips=origin.zips)
         if not changes:
-            _tidy(slug, origin)
+            _tidy(folder, origin)
             return _result(folder, stamp, unchanged=True, notes=notes)
         notes += changes
     old = _Old(folder=folder, stamp=stamp, keep=_keeps_contest(folder, stamp, origin, force=force))
@@ -144,7 +142,8 @@ def fetch(
             slug, origin, old, keep_zip=keep_zip, progress=progress, tell=tell, notes=notes
         )
     elif origin.kind in ("demo", "zips"):
-        new = _fill(slug, origin, old, progress=progress, notes=notes)
+        with fetching(folder):
+            new = _fill(slug, origin, old, progress=progress, notes=notes)
     else:
         new = _use_in_place(slug, origin, old, notes=notes)
     return _result(folder, new, unchanged=False, notes=notes)
@@ -193,14 +192,12 @@ def _fill(
         else:
             unpacked = unpack(origin.zips, part, progress=progress)
             contest = _contest_in_zips(slug, origin, part, notes=notes)
-            from_kaggle = not origin.link or KAGGLE_PAGE.match(origin.link)
-            if origin.kind == "network" and from_kaggle and not contest.url:
-                contest = replace(contest, url=kaggle_page(slug))  # `submit` uploads there
+            contest = replace(contest, url=contest.url or origin.url)  # `submit` uploads there
             stamp = Stamp(
                 kind=origin.kind,
                 source=origin.name(old.folder),
                 sources=_fingerprints(origin),
-                files=unpacked.files,
+                files={n: s for n, s in unpacked.files.items() if n not in _OWN},
                 skipped=unpacked.skipped,
             )
         return _settle(part, contest, stamp, old=old, notes=notes)
@@ -218,7 +215,7 @@ def _from_network(
 ) -> Stamp:
     """Download an archive and fill the contest's folder from it; a damaged one comes once more."""
     target = origin.path
-    with locked(target.with_name(f".{slug}.lock"), what=f"a fetch of {slug}"):
+    with fetching(old.folder):
         for again in (True, False):
             try:
                 with arriving(slug, origin.link, target, tell=tell) as part:
@@ -237,11 +234,10 @@ def _from_network(
     return stamp
 
 
-def _tidy(slug: str, origin: Origin) -> None:
+def _tidy(folder: Path, origin: Origin) -> None:
     """Remove an archive whose fetch was killed after it had done all else."""
     if origin.kind == "network" and part_path(origin.path).exists():
-        lock = origin.path.with_name(f".{slug}.lock")
-        with contextlib.suppress(DataError), locked(lock, what=f"a fetch of {slug}"):
+        with contextlib.suppress(DataError), fetching(folder):
             discard(origin.path)
 
 
@@ -276,7 +272,8 @@ def _use_in_place(slug: str, origin: Origin, old: _Old, *, notes: list[str]) -> 
     else:
         contest, more = contest_for(slug, origin.path)
         here = origin.path.resolve() == old.folder.resolve()
-        contest = replace(contest, root="" if here else str(origin.path))
+        root = "" if here else str(origin.path)
+        contest = replace(contest, root=root, url=contest.url or origin.url)
         sources = {}
         notes += more
     kept = read_contest(old.folder / CONTEST_FILE) if old.keep else contest
@@ -303,7 +300,7 @@ def _settle(target: Path, contest: Contest, stamp: Stamp, *, old: _Old, notes: l
     if old.keep:
         notes.append(f"{current} was written or edited by hand, and was kept")
     elif content and (not old.stamp or sha256(content) != old.stamp.contest_sha256):
-        backup = _free_name(current)
+        backup = free_name(current)
         write_bytes(target / backup, content)
         notes.append(f"the edited {CONTEST_FILE} was moved to {old.folder / backup}")
     if not old.keep:
@@ -346,24 +343,3 @@ def _count(local: LocalContest) -> tuple[int, int, list[str]]:
             notes.append(f"{len(alone)} pictures have no {where} partner: {names}")
     tests = list_images(local.test) if contest.test else []
     return matched.pairs, sum(p.stem.endswith(contest.test_ending) for p in tests), notes
-
-
-def _leftovers(folder: Path) -> list[str]:
-    """A note for each folder that a killed fetch of this contest has left behind."""
-    marks = (".part-", ".new-", ".old-")
-    return [
-        f"{path} is left over from an interrupted fetch; delete it unless one is running"
-        for path in sorted(folder.parent.glob(".*"))
-        if path.name.lstrip(".").startswith(f"{folder.name}.")
-        and any(m in path.name for m in marks)
-    ]
-
-
-def _free_name(path: Path) -> str:
-    """The first free name among contest.toml.bak, contest.toml.bak2, ..."""
-    number = 1
-    while True:
-        name = f"{path.name}.bak{number if number > 1 else ''}"
-        if not path.with_name(name).exists():
-            return name
-        number += 1

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kbdenoise.atomic import atomic_folder, writing_to
-from kbdenoise.contests.archives import check_is_zip, name_problem, unpack
+from kbdenoise.contests.archive_checks import ArchiveError, check_is_zip, name_problem
+from kbdenoise.contests.archives import unpack
 from kbdenoise.contests.contest import reading
 from kbdenoise.contests.download import (
     DamagedError,
@@ -20,7 +21,7 @@ from kbdenoise.contests.download import (
     part_path,
 )
 from kbdenoise.contests.kaggle_client import Body, DataFile, KaggleSite, connect
-from kbdenoise.contests.locking import locked
+from kbdenoise.contests.locking import fetching
 from kbdenoise.contests.remote import KAGGLE_PAGE, absolute, kaggle_page
 from kbdenoise.contests.sources import KAGGLE_INPUT, contest_slug, find_origin
 from kbdenoise.contests.stamp import changes_since, read_stamp
@@ -69,11 +70,10 @@ class FetchedFiles:
     """How many of them were not downloaded, as they were here in their full size."""
 
 
-def list_files(name: str, *, tell: Progress = silent) -> Listing:
-    """The files of a contest at Kaggle. Raises KaggleError."""
+def list_files(name: str, *, patterns: Sequence[str] = ("*",), tell: Progress = silent) -> Listing:
+    """The files of a contest at Kaggle whose path fits one of the patterns. Raises KaggleError."""
     slug = contest_slug(name)
-    site = _connected(tell)
-    files = tuple(site.files(slug))
+    files = tuple(_wanted(_connected(tell).files(slug), patterns, slug=slug))
     return Listing(contest=slug, files=files, size_bytes=sum(f.size_bytes for f in files))
 
 
@@ -91,24 +91,17 @@ def plan_fetch(
     slug = contest_slug(name)
     folder = Path(data) / slug
     stamp = read_stamp(folder)
-    origin = find_origin(slug, absolute(source), folder, stamp=stamp, kaggle_input=kaggle_input)
+    origin = find_origin(
+        slug, absolute(source), folder, stamp=stamp, kaggle_input=kaggle_input, force=force
+    )
     unchanged = (
         stamp is not None and not force and not changes_since(folder, stamp, zips=origin.zips)
     )
     files: list[DataFile] | None = None
     if origin.kind == "network" and not unchanged and KAGGLE_PAGE.match(origin.link):
         files = _connected(tell).files(slug)
-    nearest_folder = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    return Plan(
-        contest=slug,
-        folder=folder,
-        source=origin.name(folder) or str(folder),
-        unchanged=unchanged,
-        files=None if files is None else len(files),
-        size_bytes=None if files is None else sum(f.size_bytes for f in files),
-        free_bytes=shutil.disk_usage(nearest_folder).free,
-        notes=origin.notes,
-    )
+    source_told = origin.name(folder) or str(folder)
+    return _plan(slug, folder, source_told, unchanged=unchanged, files=files, notes=origin.notes)
 
 
 def fetch_files(
@@ -127,17 +120,10 @@ def fetch_files(
     slug = contest_slug(name)
     folder = Path(data) / f"{slug}.files"
     site = _connected(tell)
-    listed = site.files(slug)
-    wanted = [f for f in listed if any(fnmatch.fnmatch(f.name, p) for p in patterns)]
-    if not wanted:
-        raise KaggleNotFoundError(
-            f"no file of {slug} fits {', '.join(patterns)}",
-            hint=nearest(patterns[0], [f.name for f in listed][:40] or ["*"])
-            + f"; kbdenoise fetch {slug} --list shows all",
-        )
-    missing = [f for f in wanted if force or not _is_here(folder / f.name, f.size_bytes)]
+    wanted = _wanted(site.files(slug), patterns, slug=slug)
+    missing = _missing(wanted, folder, force=force)
     check_room(folder, sum(f.size_bytes for f in missing), what=f"{len(missing)} files of {slug}")
-    with locked(folder.with_name(f".{slug}.lock"), what=f"a fetch of {slug}"):
+    with fetching(folder.with_name(slug)):
         for file in missing:
             _bring_one(site, slug, file, folder, tell=tell)
     return FetchedFiles(
@@ -146,6 +132,59 @@ def fetch_files(
         size_bytes=sum(f.size_bytes for f in wanted),
         already_here=len(wanted) - len(missing),
     )
+
+
+def plan_files(
+    name: str,
+    patterns: Sequence[str],
+    *,
+    data: str | Path = Path("data"),
+    force: bool = False,
+    tell: Progress = silent,
+) -> Plan:
+    """What `fetch_files` would do with the same arguments."""
+    slug = contest_slug(name)
+    folder = Path(data) / f"{slug}.files"
+    wanted = _wanted(_connected(tell).files(slug), patterns, slug=slug)
+    missing = _missing(wanted, folder, force=force)
+    return _plan(slug, folder, kaggle_page(slug), unchanged=not missing, files=missing)
+
+
+def _plan(
+    slug: str,
+    folder: Path,
+    source: str,
+    *,
+    unchanged: bool,
+    files: list[DataFile] | None,
+    notes: tuple[str, ...] = (),
+) -> Plan:
+    nearest_folder = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    return Plan(
+        contest=slug,
+        folder=folder,
+        source=source,
+        unchanged=unchanged,
+        files=None if files is None else len(files),
+        size_bytes=None if files is None else sum(f.size_bytes for f in files),
+        free_bytes=shutil.disk_usage(nearest_folder).free,
+        notes=notes,
+    )
+
+
+def _wanted(listed: list[DataFile], patterns: Sequence[str], *, slug: str) -> list[DataFile]:
+    wanted = [f for f in listed if any(fnmatch.fnmatch(f.name, p) for p in patterns)]
+    if wanted or "*" in patterns:
+        return wanted
+    raise KaggleNotFoundError(
+        f"no file of {slug} fits {', '.join(patterns)}",
+        hint=nearest(patterns[0], [f.name for f in listed][:40] or ["*"])
+        + f"; kbdenoise fetch {slug} --list shows all",
+    )
+
+
+def _missing(wanted: list[DataFile], folder: Path, *, force: bool) -> list[DataFile]:
+    return [f for f in wanted if force or not _is_here(folder / f.name, f.size_bytes)]
 
 
 def _connected(tell: Progress) -> KaggleSite:
@@ -195,33 +234,38 @@ def _bring_one(
 
 
 def _put_in_place(target: Path, size_bytes: int) -> None:
-    """Give a downloaded file its name; Kaggle wraps large ones into a zip of their own."""
+    """Give a downloaded file its name; Kaggle wraps large ones into a zip of their own.
+
+    Raises DamagedError, and keeps nothing, if it is not the file; DataError, and keeps what came,
+    when the disk is full.
+    """
     part = part_path(target)
     if part.stat().st_size == size_bytes:
         with writing_to(target):
             os.replace(part, target)
-        discard(target)
-        return
+    else:
+        _unwrap(part, target, size_bytes)
+    discard(target)
+
+
+def _unwrap(part: Path, target: Path, size_bytes: int) -> None:
+    folder = target.with_name(f".{target.name}.unpacked")
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         check_is_zip(part)
-        folder = target.with_name(f".{target.name}.unpacked")
-        shutil.rmtree(folder, ignore_errors=True)
         with atomic_folder(folder) as inner:
             unpack([part], inner)
             found = [p for p in inner.rglob("*") if p.is_file()]
             if [p.stat().st_size for p in found] == [size_bytes]:
                 os.replace(found[0], target)
                 return
-    except DataError as error:
-        raise _wrong(target, error.message) from error
+        why = f"it has not the {size_bytes:,} bytes that Kaggle lists"
+    except ArchiveError as error:
+        why = error.message
     finally:
-        shutil.rmtree(target.with_name(f".{target.name}.unpacked"), ignore_errors=True)
-        discard(target)
-    raise _wrong(target, f"it has not the {size_bytes:,} bytes that Kaggle lists")
-
-
-def _wrong(target: Path, why: str) -> DamagedError:
-    return DamagedError(
+        shutil.rmtree(folder, ignore_errors=True)
+    discard(target)
+    raise DamagedError(
         f"the download of {target.name} is damaged: {why}",
         hint="run the same command again; nothing of it was kept",
     )

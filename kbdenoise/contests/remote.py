@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from kbdenoise.contests.archives import ArchiveError, DamagedArchiveError, check_is_zip
+from kbdenoise.contests.archive_checks import ArchiveError, DamagedArchiveError, check_is_zip
 from kbdenoise.contests.catalogue import CONTESTS
 from kbdenoise.contests.download import (
     DamagedError,
@@ -24,6 +24,7 @@ from kbdenoise.contests.kaggle_client.patience import NothingLeft, TryAgain
 from kbdenoise.contests.kaggle_client.site import Body, body_of, range_headers
 from kbdenoise.errors import (
     KaggleError,
+    KaggleLimitError,
     KaggleLoginError,
     KaggleNetworkError,
     KaggleNotFoundError,
@@ -54,9 +55,28 @@ def is_link(source: object) -> bool:
 
 
 def absolute(source: str | Path | Sequence[str | Path] | None) -> tuple[str | Path, ...]:
-    """The sources: links as they are, paths absolute and without '..', with their own links."""
+    """The sources: links as they are, paths absolute and without '..', with their own links.
+
+    Raises SettingsError for a link that names no host.
+    """
     several = (source,) if isinstance(source, str | Path) else tuple(source or ())
-    return tuple(s if is_link(s) else Path(os.path.abspath(s)) for s in several)
+    return tuple(_checked_link(str(s)) if is_link(s) else _absolute_path(s) for s in several)
+
+
+def _absolute_path(path: str | Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _checked_link(link: str) -> str:
+    host = ""
+    with contextlib.suppress(ValueError):  # brackets or a port that are none
+        split = urllib.parse.urlsplit(link)
+        host = (split.hostname or "") if split.port != 0 else ""
+    if not host:
+        raise SettingsError(
+            f"{scrub(link)} is no address", hint="links look like https://HOST/FOLDER/NAME.zip"
+        )
+    return link
 
 
 def public_name(link: str) -> str:
@@ -115,7 +135,13 @@ def _kaggle_archive(slug: str, target: Path, *, tell: Progress) -> Iterator[Path
         return site.open_data(slug, start=start, validator=validator)
 
     bring = functools.partial(
-        download, open_at, target, source=kaggle_page(slug), patience=site.patience, progress=tell
+        download,
+        open_at,
+        target,
+        source=kaggle_page(slug),
+        patience=site.patience,
+        progress=tell,
+        beside_bytes=total_bytes,
     )
     with _checked(bring, target) as part:
         yield part
@@ -158,7 +184,11 @@ def _checked(bring: Callable[[], object], target: Path) -> Iterator[Path]:
 def _open_link(link: str, patience: Patience, start: int, validator: str) -> Iterator[Body]:
     """Begin to download a link; one request."""
     try:
-        from kbdenoise.contests.kaggle_client.translate import NETWORK_FAILURES, translated
+        from kbdenoise.contests.kaggle_client.translate import (
+            NETWORK_FAILURES,
+            retry_after,
+            translated,
+        )
         from kbdenoise.contests.kaggle_client.transport import plain_session
     except ImportError:
         raise KaggleError(
@@ -175,11 +205,21 @@ def _open_link(link: str, patience: Patience, start: int, validator: str) -> Ite
             raise translated(failure)
         with contextlib.closing(response):
             if response.status_code >= 400:
-                raise _refused(link, response.status_code)
+                asked_s = retry_after(response)
+                raise _refused(link, response.status_code, asked_s=asked_s)
             yield body_of(response)
 
 
-def _refused(link: str, status: int) -> KaggleNetworkError | TryAgain:
+def _refused(link: str, status: int, *, asked_s: float | None) -> KaggleError | TryAgain:
+    if status == 429:
+        wait = f"wait {asked_s:.0f} s" if asked_s else "wait a few minutes"
+        return TryAgain(
+            KaggleLimitError(
+                f"{public_name(link)} gets too many requests from here (HTTP 429)",
+                hint=f"{wait}, then run the same command again",
+            ),
+            asked_s=asked_s,
+        )
     error = KaggleNetworkError(
         f"{public_name(link)} answers HTTP {status}",
         hint="open the link in a browser: it may have expired, or need a login; a file "
@@ -187,7 +227,7 @@ def _refused(link: str, status: int) -> KaggleNetworkError | TryAgain:
     )
     if status == 416:
         return NothingLeft(error)
-    return TryAgain(error) if status in (408, 429) or status >= 500 else error
+    return TryAgain(error, asked_s=asked_s) if status == 408 or status >= 500 else error
 
 
 def _drive_id(link: str) -> str:

@@ -1,5 +1,6 @@
 """A contest's folder replaced by a new one, whole or not at all, with a person's files kept."""
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from kbdenoise.atomic import atomic_folder, writing_to
 from kbdenoise.contests.contest import CONTEST_FILE
+from kbdenoise.contests.locking import fetching
 from kbdenoise.contests.stamp import STAMP_FILE, file_sizes
 from kbdenoise.errors import DataError
 
@@ -34,13 +36,61 @@ def replacing(folder: Path, *, ours: Mapping[str, int]) -> Iterator[Path]:
                         f"{folder / name} is in the way: fetch did not write it",
                         hint="move it elsewhere, or choose another name for the contest",
                     )
+                _share(folder / name, part / name)
         with writing_to(folder):
-            _swap(folder, aside, ours=ours)
+            _swap(folder, aside)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _swap(folder: Path, new: Path, *, ours: Mapping[str, int]) -> None:
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed fetches have left beside a contest's folder, unless one is running.
+
+    A folder that was just being replaced is put back.
+    """
+    left = _leftovers(folder)
+    if not left:
+        return
+    with contextlib.suppress(DataError), fetching(folder), writing_to(folder):
+        for path in left:
+            if ".old-" in path.name and not folder.exists():
+                os.replace(path, folder)
+            elif path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def free_name(path: Path) -> str:
+    """The first free name among contest.toml.bak, contest.toml.bak2, ..."""
+    number = 1
+    while True:
+        name = f"{path.name}.bak{number if number > 1 else ''}"
+        if not path.with_name(name).exists():
+            return name
+        number += 1
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    marks = (".part-", ".new-", ".old-")
+    return [
+        path
+        for path in sorted(folder.parent.glob(".*"))
+        if path.name.lstrip(".").startswith(f"{folder.name}.")
+        and any(mark in path.name for mark in marks)
+    ]
+
+
+def _share(old: Path, new: Path) -> None:
+    """Let a person's file be in both folders, so that a kill loses it in neither."""
+    new.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        shutil.copy2(old, new, follow_symlinks=False)
+
+
+def _swap(folder: Path, new: Path) -> None:
     old = folder.with_name(f".{folder.name}.old-{uuid.uuid4().hex[:8]}")
     os.replace(folder, old)
     try:
@@ -48,9 +98,6 @@ def _swap(folder: Path, new: Path, *, ours: Mapping[str, int]) -> None:
     except OSError:
         os.replace(old, folder)
         raise
-    for name in _others(old, ours):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(old / name, folder / name)
     shutil.rmtree(old)
 
 

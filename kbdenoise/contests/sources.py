@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from unicodedata import normalize
 
-from kbdenoise.contests.archives import check_is_zip
+from kbdenoise.contests.archive_checks import check_is_zip
 from kbdenoise.contests.catalogue import CONTESTS
 from kbdenoise.contests.contest import CONTEST_FILE, Contest, read_contest
 from kbdenoise.contests.hosted import kaggle_root
@@ -45,6 +45,8 @@ class Origin:
     zips: tuple[Path, ...] = ()
     link: str = ""
     """For the kind "network": a link, or empty for Kaggle's own archive of the contest."""
+    url: str = ""
+    """The contest's page at Kaggle, where these are Kaggle's own files."""
     notes: tuple[str, ...] = ()
 
     def name(self, folder: Path) -> str:
@@ -98,12 +100,32 @@ def find_origin(
     *,
     stamp: Stamp | None,
     kaggle_input: Path,
+    force: bool = False,
 ) -> Origin:
     """Where the pictures of `slug` come from.
 
     Those are the `sources`, or else what the last fetch into `folder` used, or what lies in
-    `folder` or below `kaggle_input`, or Kaggle. Raises DataError, KaggleError or SettingsError.
+    `folder` or below `kaggle_input`, or an archive that was kept (not by `force`), or Kaggle.
+    Raises DataError, KaggleError or SettingsError.
     """
+    mounts = (kaggle_input / "competitions" / slug, kaggle_input / slug)
+    origin = _found(slug, sources, folder, stamp=stamp, mounts=mounts, force=force)
+    kept = archive_path(folder).absolute()
+    from_kaggle = origin.path in map(Path.absolute, mounts) or kept in origin.zips
+    if KAGGLE_PAGE.match(origin.link) or from_kaggle:
+        return replace(origin, url=kaggle_page(slug))
+    return origin
+
+
+def _found(
+    slug: str,
+    sources: Sequence[str | Path],
+    folder: Path,
+    *,
+    stamp: Stamp | None,
+    mounts: Sequence[Path],
+    force: bool,
+) -> Origin:
     if slug == DEMO:
         if sources:
             raise SettingsError(
@@ -117,13 +139,13 @@ def find_origin(
         return _one_of(slug, sources, folder, stamp=stamp)
     if (folder / CONTEST_FILE).is_file():
         return Origin(kind="toml", path=own_file(folder))
-    for place in (folder, kaggle_input / "competitions" / slug, kaggle_input / slug):
+    for place in (folder, *mounts):
         if place.is_dir() and any(place.iterdir()):
             origin = _given(slug, place.absolute())
             note = f"the data are already here, in {place}"
             return origin if place == folder else replace(origin, notes=(note, *origin.notes))
     kept = archive_path(folder)
-    if kept.is_file():
+    if kept.is_file() and not force:
         note = f"the archive is already here: {kept}"
         return Origin(kind="zips", path=kept.absolute(), zips=(kept.absolute(),), notes=(note,))
     return Origin(kind="network", path=kept, link=kaggle_page(slug))

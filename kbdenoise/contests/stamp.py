@@ -4,10 +4,8 @@ It lies beside contest.toml and remembers where the pictures came from, the size
 contest.toml that was written, so that a person's edits are told from fetch's own words.
 """
 
-import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +19,6 @@ from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import list_images
 
 STAMP_FILE = ".fetched.json"
-OWNER_FILE = ".owner"
-"""Lies in a half-made demo and holds the number of the process that makes it."""
 
 Kind = Literal["demo", "zips", "network", "folder", "toml"]
 
@@ -152,26 +148,6 @@ def _picture_size(path: Path) -> int:
         raise DataError(
             f"cannot read {path}: {error.strerror}", hint=f"check the permissions of {path.parent}"
         ) from error
-
-
-def remove_ownerless(folder: Path) -> None:
-    """Remove the half-made demos beside `folder` whose maker no longer runs.
-
-    A demo is made in a hidden folder beside the hidden folder (empty so far) that it will become.
-    """
-    for inner in sorted(folder.parent.glob(f".*{folder.name}.*part-*")):
-        if not inner.name.lstrip(".").startswith(f"{folder.name}."):
-            continue
-        try:
-            owner = int((inner / OWNER_FILE).read_text())
-        except (OSError, ValueError):
-            continue
-        if not is_running(owner):
-            shutil.rmtree(inner, ignore_errors=True)
-            outer = inner.with_name(inner.name[1:].rpartition(".part-")[0])
-            if outer.name.startswith("."):
-                with contextlib.suppress(OSError):
-                    outer.rmdir()
 
 
 def is_running(process: int) -> bool:

@@ -77,9 +77,10 @@ def leaderboard(
     told, notes = _ask_kaggle(chosen, log=log, data=data, progress=progress)
     entries = [entry for entry in read_log(log) if entry.contest == chosen]
     unsent = [e for e in entries if e.status == WRITTEN]
-    if len(unsent) < len(entries):
+    if 0 < len(unsent) < len(entries):
         entries = [e for e in entries if e not in unsent]
-        notes += [f"{len(unsent)} files were written and not sent"] if unsent else []
+        count = "1 file was" if len(unsent) == 1 else f"{len(unsent)} files were"
+        notes.append(f"{count} written and not sent")
     return Leaderboard(
         contest=chosen,
         metric=entries[-1].metric,

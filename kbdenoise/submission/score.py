@@ -84,11 +84,10 @@ def score(
     reference = entry.reference if entry else target
     try:
         known = await_score(site, reference, wait_s=wait_s, log=log, entry=entry, progress=progress)
-    except KaggleError as error:
-        error.facts = {"reference": reference, "run": entry.run if entry else ""}
+    except (KaggleError, KeyboardInterrupt) as error:
+        facts = {"reference": reference, "run": entry.run if entry else ""}
+        error.facts = facts  # type: ignore[union-attr]
         raise
-    if entry is not None:
-        entry = settle(log, entry, known)
     return scored(known, entry, read_log(log))
 
 
@@ -124,7 +123,7 @@ def await_score(
                     break
             left_s = wait_s - (clock() - began)
             if left_s <= 0:
-                raise _no_score_yet(reference, wait_s, failure, log=log, entry=entry)
+                raise failure or _no_score_yet(reference, wait_s)
             progress(Advance(task="score", done=wait_s - left_s, total=wait_s))
             sleep(min(pause_s, left_s))
             pause_s = min(pause_s * _GROWTH, _LONGEST_PAUSE * site.patience.longest_pause_s)
@@ -155,16 +154,7 @@ def _not_scorable(reference: str, said: str) -> KaggleScoringError:
     )
 
 
-def _no_score_yet(
-    reference: str,
-    wait_s: float,
-    failure: KaggleNetworkError | None,
-    *,
-    log: Path,
-    entry: LogEntry | None,
-) -> KaggleError:
-    if failure is not None:
-        return failure
+def _no_score_yet(reference: str, wait_s: float) -> KaggleWaitError:
     after = f" after {wait_s:.0f} s" if wait_s else ""
     return KaggleWaitError(
         f"submission {reference} is not scored yet{after}",

@@ -176,12 +176,13 @@ def _logged(prepared: Prepared, message: str, *, log: Path, given: bool) -> LogE
 
 @contextmanager
 def _facts_kept(prepared: Prepared, entry: LogEntry, log: Path) -> Iterator[None]:
-    """Let an error tell of the file and of the submission, as the log has them."""
+    """Let an error, and Ctrl-C, tell of the file and of the submission, as the log has them."""
     try:
         yield
-    except KbdenoiseError as error:
+    except (KbdenoiseError, KeyboardInterrupt) as error:
         current = next((e for e in reversed(read_log(log)) if e.mark == entry.mark), entry)
-        error.facts = facts_of(current) | {"path": prepared.path}
+        known = dict(getattr(error, "facts", {}))
+        error.facts = facts_of(current) | {"path": prepared.path} | known  # type: ignore[union-attr]
         raise
 
 

@@ -5,7 +5,8 @@ the one call that spends a submission, and then what came of it. That call is ma
 answer is lost, the submission is looked up in Kaggle's list by a mark in its description.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from kbdenoise.contests.kaggle_client.submissions import (
     upload,
 )
 from kbdenoise.errors import (
+    DataError,
     KaggleError,
     KaggleLimitError,
     KaggleNetworkError,
@@ -143,7 +145,7 @@ def check_open(competition: Competition, progress: Progress) -> None:
     if competition.code_only:
         raise KaggleValidationError(
             f"{slug} takes notebooks only: a file would be refused",
-            hint="run kbdenoise in a Kaggle notebook (README, 'Submitting to Kaggle') and submit "
+            hint="run kbdenoise in a Kaggle notebook (README, 'Kaggle and Colab') and submit "
             f"its output there, or: kaggle competitions submit {slug} -k OWNER/NOTEBOOK -v VERSION "
             "-f submission.csv -m MESSAGE",
         )
@@ -213,16 +215,34 @@ def _create(site: KaggleSite, slug: str, token: str, *, entry: LogEntry, log: Pa
             "nobody knows yet whether Kaggle has the submission: kbdenoise score last looks it up"
         ) from None
     else:
-        return _confirmed(site, slug, made, entry=entry, log=log)
+        with _made_all_the_same(made.reference):
+            return _confirmed(site, slug, made, entry=entry, log=log)
     found = _looked_up(site, slug, lost, entry=entry, log=log)
     if found is not None:
-        return settle(log, entry, found)
+        with _made_all_the_same(found.reference):
+            return settle(log, entry, found)
     update_log(log, entry, status=ABSENT, detail=lost.message)
     raise KaggleNetworkError(
         f"Kaggle's answer was lost ({lost.message}), and it lists no such submission: as far as it "
         "tells, none was spent",
         hint=f"run the same command again; it looks for {entry.mark} once more before it sends",
     )
+
+
+@contextmanager
+def _made_all_the_same(reference: str) -> Iterator[None]:
+    """Let the error of a log that cannot be written name the submission that was made."""
+    try:
+        yield
+    except DataError as error:
+        if not reference:
+            raise
+        told = DataError(
+            f"it is submission {reference} at Kaggle, and that could not be noted: {error.message}",
+            hint="free some space and do not send it again: kbdenoise score last looks it up",
+        )
+        told.facts = {"reference": reference}
+        raise told from error
 
 
 def _looked_up(

@@ -11,6 +11,7 @@ from kbdenoise.cli.app import main
 from kbdenoise.imaging.files import write_image
 from kbdenoise.progress import Advance, Progress
 from kbdenoise.runs.folder import Run, RunRecord
+from kbdenoise.submission.log import LogEntry, append_log
 from kbdenoise.training.result import FoldResult, FoldsResult, TrainResult
 
 Captured = pytest.CaptureFixture[str]
@@ -247,6 +248,39 @@ def test_quiet_training_gives_the_name_for_the_next_command(
 
     assert code == 0
     assert capsys.readouterr() == (f"runs/{run_name}\n", "")
+
+
+def test_a_run_is_shown_with_what_was_submitted_of_it(
+    capsys: Captured, run_name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "handed" / "log.csv"
+    plain = LogEntry(
+        time="2026-11-22T14:32:05+00:00",
+        contest="demo",
+        run=run_name,
+        csv="submissions/first.csv",
+        sha256="1",
+        metric="mae-mean-luma",
+        held_out_score=1.75,
+        message="ema",
+        status="written",
+    )
+    append_log(log, plain)
+    append_log(log, replace(plain, status="complete", reference="4000001", public_score=1.5))
+    append_log(log, replace(plain, run="another", reference="4000002"))
+    words = ["runs", "show", "brisk-otter", "--submissions", str(log.parent)]
+
+    code = main(words)
+    told = capsys.readouterr().out
+    listed = one_object(capsys, *words)["submissions"]
+
+    assert code == 0
+    assert [line.split() for line in told.splitlines()[-3:]] == [
+        ["submission", "message", "status", "local", "public", "when"],
+        ["first.csv", "ema", "written", "1.750", "-", "2026-11-22", "14:32"],
+        ["4000001", "ema", "complete", "1.750", "1.500", "2026-11-22", "14:32"],
+    ]
+    assert [(e["reference"], e["public_score"]) for e in listed] == [("", None), ("4000001", 1.5)]
 
 
 RESULT = TrainResult(

@@ -11,7 +11,8 @@ import torch
 
 from kbdenoise.cli import complete
 from kbdenoise.cli.app import main
-from kbdenoise.cli.options import DATA, RUNS, SUBMISSIONS, option_name
+from kbdenoise.cli.options import DATA, RUNS, SUBMISSIONS
+from kbdenoise.cli.setting_options import option_name, setting_options
 from kbdenoise.config import PredictConfig, TrainConfig
 from kbdenoise.contests.catalogue import CONTESTS
 from kbdenoise.imaging.classical.summaries import SUMMARIES
@@ -186,12 +187,10 @@ def test_an_unknown_key_of_the_file_is_refused_with_the_nearest(capsys: Captured
 def test_a_default_that_differs_by_device_is_told_for_both(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kbdenoise.cli.options import _setting_options
-
     monkeypatch.setitem(PRESETS["standard"], "cpu", {"model": "unet"})
     monkeypatch.setitem(PRESETS["standard"], "gpu", {})
 
-    (option,) = (p for p in _setting_options(TrainConfig) if p.name == "model")
+    (option,) = (p for p in setting_options(TrainConfig) if p.name == "model")
 
     assert "Default: unet (cpu), kbnet-s (gpu)." in option.annotation.__metadata__[0].help
 

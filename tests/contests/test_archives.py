@@ -400,6 +400,19 @@ def test_an_inner_zip_may_hold_one_of_its_own_name(tmp_path: Path, folder: Path)
     assert [p.name for p in folder.iterdir()] == ["a.csv"]
 
 
+@pytest.mark.parametrize("second", ["part.zip", "Part.ZIP"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_inner_zips_of_one_name_are_refused(second: str, tmp_path: Path, folder: Path) -> None:
+    inner = [zip_bytes({f"{name}/1.txt": b"x"}) for name in "ab"]
+    path = tmp_path / "outer.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("part.zip", inner[0])
+        archive.writestr(second, inner[1])
+
+    with pytest.raises(DataError, match=f"'{second}' collides with 'part.zip'"):
+        unpack([path], folder)
+
+
 def test_zips_nested_without_end_are_refused(tmp_path: Path, folder: Path) -> None:
     content = zip_bytes({"a.png": b"x"})
     for _ in range(4):

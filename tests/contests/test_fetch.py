@@ -1,9 +1,8 @@
 """Fetch makes a contest ready to train on, checks it the next time, and overwrites nothing."""
 
+import errno
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -13,8 +12,10 @@ import pytest
 from kbdenoise.contests import fetch as module
 from kbdenoise.contests.contest import CONTEST_FILE, open_contest
 from kbdenoise.contests.fetch import Fetched, fetch
+from kbdenoise.contests.locking import fetching
+from kbdenoise.contests.replacing import clear_leftovers
 from kbdenoise.contests.sources import contest_slug
-from kbdenoise.contests.stamp import OWNER_FILE, STAMP_FILE
+from kbdenoise.contests.stamp import STAMP_FILE
 from kbdenoise.errors import DataError, KaggleError, KbdenoiseError, SettingsError
 from kbdenoise.imaging.files import encode
 from tests.fake_kaggle import FakeKaggle
@@ -436,16 +437,62 @@ def test_a_failed_last_rename_brings_the_old_contest_back(
     assert snapshot(data) == before
 
 
-def test_left_overs_of_a_killed_fetch_are_mentioned(tmp_path: Path, data: Path) -> None:
-    (data / f".{DOCUMENTS}.part-12345678").mkdir(parents=True)
-    (data / ".other.part-12345678").mkdir()
+def test_what_killed_fetches_left_is_removed_unless_one_is_running(
+    tmp_path: Path, data: Path
+) -> None:
+    names = [f".{DOCUMENTS}.part-1", f"..{DOCUMENTS}.new-1.part-2", ".other.part-1"]
+    for name in names:
+        put(data / name, "train/noisy/1.png")
+    (data / f".{DOCUMENTS}.zip.part.json.part-3").write_bytes(b"{")
 
+    with fetching(data / DOCUMENTS):
+        clear_leftovers(data / DOCUMENTS)
+    assert {p.name for p in data.iterdir()} > set(names)
     result = fetched(DOCUMENTS, documents(tmp_path / "pictures"), data)
 
-    assert [note for note in result.notes if "left over" in note] == [
-        f"{data / f'.{DOCUMENTS}.part-12345678'} is left over from an interrupted fetch; "
-        "delete it unless one is running"
-    ]
+    assert sorted(p.name for p in data.iterdir()) == [".other.part-1", DOCUMENTS]
+    assert result.notes == ()
+
+
+def test_a_kill_while_a_folder_is_replaced_loses_nothing_of_a_persons(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = packed(tmp_path / "a.zip", documents(tmp_path / "pictures"))
+    fetched(DOCUMENTS, source, data)
+    put(data / DOCUMENTS, "mine/notes.txt")
+    before = snapshot(data)
+    rename = os.replace
+
+    def killed(old: Path, new: Path) -> None:
+        if ".new-" in Path(old).name and Path(new).name == DOCUMENTS:
+            raise KeyboardInterrupt
+        rename(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetched(DOCUMENTS, source, data, force=True)
+    assert not (data / DOCUMENTS).exists()
+
+    assert fetched(DOCUMENTS, source, data).unchanged
+    assert snapshot(data) == before
+    fetched(DOCUMENTS, source, data, force=True)
+    assert (data / DOCUMENTS / "mine/notes.txt").read_bytes() == PICTURE
+    assert [p.name for p in data.iterdir()] == [DOCUMENTS]
+
+
+def test_a_file_system_without_locks_does_not_stop_a_fetch(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    source = packed(tmp_path / "a.zip", documents(tmp_path / "pictures"))
+
+    def unsupported(handle: int, how: int) -> None:
+        raise OSError(errno.ENOTSUP, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+
+    assert fetched(DOCUMENTS, source, data).pairs == 3
 
 
 def test_a_broken_zip_leaves_nothing(tmp_path: Path, data: Path) -> None:
@@ -689,42 +736,3 @@ def test_a_broken_link_among_the_pictures_is_named(tmp_path: Path, data: Path) -
 
     assert str(broken) in caught.value.message
     assert not data.exists()
-
-
-def test_a_new_demo_removes_what_a_killed_one_left(
-    data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_demo(monkeypatch)
-    (data / ".demo.part-11111111").mkdir(parents=True)
-    dead, renewing, direct, alive = (
-        data / name
-        for name in (
-            "..demo.part-11111111.part-1",
-            "...demo.new-1.part-1.part-1",
-            ".demo.part-1",
-            "..demo.part-2.part-2",
-        )
-    )
-    ended = ended_process()
-    for folder in (dead, renewing, direct):
-        mark(folder, ended)
-    mark(alive, os.getpid())
-    put(dead, "train/scan/1.png")
-
-    result = fetched("demo", None, data)
-
-    assert sorted(p.name for p in data.iterdir()) == [alive.name, "demo"]
-    assert result.notes == (
-        f"{alive} is left over from an interrupted fetch; delete it unless one is running",
-    )
-
-
-def mark(folder: Path, owner: int) -> None:
-    folder.mkdir()
-    (folder / OWNER_FILE).write_text(str(owner))
-
-
-def ended_process() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid

@@ -1,5 +1,6 @@
 """Fetch from the network: the real client, a Kaggle on loopback, and everything that may fail."""
 
+import importlib
 import io
 import json
 import logging
@@ -23,6 +24,7 @@ from kbdenoise.contests.locking import locked
 from kbdenoise.errors import (
     DataError,
     KaggleError,
+    KaggleLimitError,
     KaggleNetworkError,
     KaggleNotFoundError,
     SettingsError,
@@ -161,6 +163,22 @@ def test_another_archive_on_the_server_begins_anew(kaggle: FakeKaggle, data: Pat
     assert_whole(data, kaggle.contest.archive)
 
 
+def test_two_files_are_not_mixed_where_the_server_sends_a_part_of_another(
+    make_kaggle: MakeKaggle, data: Path
+) -> None:
+    kaggle = make_kaggle(archive=zip_bytes({"a.bin": b"A" * 30_000}))
+    kaggle.with_md5 = kaggle.heeds_if_range = False
+    kaggle.fail("storage", Fault("cut", after=PARTLY), Fault("status", 500), times=None)
+    with pytest.raises(KaggleNetworkError):
+        fetch_files(SLUG, ["a.bin"], data=data)
+    kaggle.heal()
+    kaggle.contest.archive = zip_bytes({"a.bin": b"B" * 30_000})
+
+    fetch_files(SLUG, ["a.bin"], data=data)
+
+    assert (data / "tiny.files" / "a.bin").read_bytes() == b"B" * 30_000
+
+
 def test_a_whole_download_that_was_not_unpacked_is_not_downloaded_again(
     kaggle: FakeKaggle, data: Path
 ) -> None:
@@ -196,6 +214,10 @@ def test_the_archive_is_kept_on_request_and_used_again(kaggle: FakeKaggle, data:
 
     assert any("archive is already here" in note for note in again.notes)
     assert kaggle.count("storage") == 1
+    assert again.contest.url == "https://www.kaggle.com/competitions/tiny"
+    shutil.rmtree(data / SLUG)
+    fetched(data, force=True)
+    assert kaggle.count("storage") == 2
 
 
 def test_force_downloads_anew(kaggle: FakeKaggle, data: Path) -> None:
@@ -231,6 +253,18 @@ def test_a_hostile_archive_is_refused_and_not_kept(
     assert list(data.iterdir()) == [] and kaggle.count("storage") == 1
 
 
+@pytest.mark.parametrize("name", ["contest.toml", ".fetched.json"])
+def test_an_archive_with_files_of_fetchs_own_names_is_fetched_once(
+    name: str, make_kaggle: MakeKaggle, data: Path
+) -> None:
+    kaggle = make_kaggle(archive=zip_bytes(files_of(tiny_archive()) | {name: b"root = '/etc'"}))
+
+    first, second = fetched(data), fetched(data)
+
+    assert (first.contest.root, second.unchanged) == ("", True)
+    assert kaggle.count("storage") == 1
+
+
 def test_an_archive_of_something_else_is_kept_for_a_look(
     make_kaggle: MakeKaggle, data: Path
 ) -> None:
@@ -264,6 +298,10 @@ def test_a_disk_without_room_is_seen_first(
         fetched(data)
 
     assert kaggle.count("storage") == 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    with pytest.raises(DataError, match=r"with what is in it needs 122\.1 kB of disk"):
+        fetched(data)
+    assert list(data.iterdir()) == []
 
 
 def test_mounted_pictures_are_used_without_network(kaggle: FakeKaggle, data: Path) -> None:
@@ -275,6 +313,7 @@ def test_mounted_pictures_are_used_without_network(kaggle: FakeKaggle, data: Pat
     result = fetched(data, kaggle_input=data / "input")
 
     assert result.contest.root == str(mounted)
+    assert result.contest.url == "https://www.kaggle.com/competitions/tiny"
     assert kaggle.requests == []
 
 
@@ -288,6 +327,34 @@ def test_offline_is_respected(
             fetched(data, source=source)
 
     assert kaggle.requests == []
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
+def test_a_proxy_that_encrypts_anew_needs_its_certificate_and_gets_no_retry(
+    kaggle: FakeKaggle,
+    tmp_path: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    certificate = kaggle.encrypt(tmp_path)
+    client = importlib.import_module("kaggle.api.kaggle_api_extended").KaggleApi
+    monkeypatch.setattr(client, "args", [])  # Kaggle's own address, https://api.kaggle.com
+    words = ["fetch", SLUG, "--data", str(data)]
+
+    untrusted = main(words), capsys.readouterr().err, kaggle.count("CONNECT")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "nowhere.pem"))
+    missing = main(words), capsys.readouterr().err
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    trusted = main(words)
+
+    assert untrusted[0] == 7 and "certificate is not trusted here" in untrusted[1]
+    assert "export REQUESTS_CA_BUNDLE=" in untrusted[1] and untrusted[2] == 1
+    assert missing[0] == 7 and "nowhere.pem" in missing[1] and "REQUESTS_CA_BUNDLE" in missing[1]
+    assert trusted == 0
+    assert_whole(data, kaggle.contest.archive)
+    told = [(request.name, request.credential) for request in kaggle.requests[-3:]]
+    assert told == [("DownloadDataFiles", "basic"), ("CONNECT", "none"), ("storage", "none")]
 
 
 # ---- lists, plans, single files
@@ -314,6 +381,24 @@ def test_a_plan_writes_nothing(kaggle: FakeKaggle, data: Path) -> None:
     assert not data.exists() and kaggle.count("storage") == 0
     fetched(data)
     assert plan_fetch(SLUG, data=data, kaggle_input=data / "none").unchanged
+
+
+def test_a_list_and_a_plan_of_some_files_are_of_these(
+    kaggle: FakeKaggle, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fetch", SLUG, "--data", str(data), "--file", "test/*", "--json"]
+
+    codes = main([*words, "--list"]), main([*words, "-n"])
+    listed, plan = map(json.loads, capsys.readouterr().out.splitlines())
+
+    assert codes == (0, 0)
+    assert [f["name"] for f in listed["files"]] == ["test/7.png", "test/8.png"]
+    assert (plan["files"], plan["folder"]) == (2, str(data / "tiny.files"))
+    assert not data.exists() and kaggle.count("storage") == 0
+    assert main([*words[:4], "--list", "--from", "x.zip"]) == 2
+    main(words)
+    main([*words, "-n"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["unchanged"]
 
 
 def test_single_files_come_by_pattern_and_once(kaggle: FakeKaggle, data: Path) -> None:
@@ -343,6 +428,29 @@ def test_a_large_file_that_kaggle_wraps_is_unwrapped(kaggle: FakeKaggle, data: P
         "notes.bin"
     ]
     assert [p.name for p in (data / "tiny.files").iterdir()] == ["notes.bin"]
+
+
+def test_a_full_disk_is_no_damage_of_a_file_that_kaggle_wraps(
+    kaggle: FakeKaggle, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kaggle.contest.wrapped.add("notes.bin")
+    usage = shutil.disk_usage("/")
+
+    def full_once_it_is_here(path: Path) -> object:
+        here = (data / "tiny.files" / "notes.bin.part").exists()
+        return usage._replace(free=1000) if here else usage
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", full_once_it_is_here)
+        with pytest.raises(
+            DataError, match=r"needs 60\.0 kB of disk, and 1\.0 kB are free"
+        ) as caught:
+            fetch_files(SLUG, ["notes.bin"], data=data)
+    assert caught.value.exit_code == 1 and kaggle.count("storage") == 1
+    fetch_files(SLUG, ["notes.bin"], data=data)
+
+    assert [p.name for p in (data / "tiny.files").iterdir()] == ["notes.bin"]
+    assert kaggle.count("storage") == 1
 
 
 def test_a_pattern_that_fits_nothing_is_told(kaggle: FakeKaggle, data: Path) -> None:
@@ -381,6 +489,32 @@ def test_a_link_that_fails_is_told_without_its_query(
 
     assert SIGNATURE not in caught.value.message + caught.value.hint
     assert kaggle.count("link") == tries
+
+
+def test_a_link_that_asks_for_patience_gets_it(kaggle: FakeKaggle, data: Path) -> None:
+    link = "http://files.example.test/a.zip"
+    kaggle.links["/a.zip"] = kaggle.contest.archive
+    kaggle.fail("link", Fault("status", 429, retry_after="3600"))
+
+    with pytest.raises(KaggleLimitError, match="too many requests from here") as caught:
+        fetched(data, "mine", source=link)
+
+    assert "wait 3600 s" in caught.value.hint and kaggle.count("link") == 1
+    kaggle.fail("link", Fault("status", 429, retry_after="0.2"))
+    assert fetched(data, "mine", source=link).pairs == 3
+
+
+@pytest.mark.parametrize("link", ["http://[bad/a.zip", "https:///a.zip", "http://a.test:x/a.zip"])
+def test_a_link_that_is_no_address_is_refused(link: str, data: Path) -> None:
+    with pytest.raises(SettingsError, match="is no address"):
+        fetched(data, "mine", source=link)
+
+
+def test_a_proxy_that_refuses_is_told_and_not_asked_again(kaggle: FakeKaggle, data: Path) -> None:
+    with pytest.raises(KaggleNetworkError, match=r"the proxy refuses the connection \(HTTP 403\)"):
+        fetched(data, "mine", source="https://files.example.test/a.zip")
+
+    assert kaggle.count("CONNECT") == 1
 
 
 def test_several_zips_are_unpacked_together(tmp_path: Path, data: Path) -> None:

@@ -32,6 +32,7 @@ from kbdenoise.errors import (
 from tests.fake_kaggle import KEY, TOKEN, FakeKaggle, Fault
 from tests.fake_kaggle.faults import RULES
 from tests.fake_kaggle.fixtures import MakeKaggle, clean_environment, zip_bytes
+from tests.fake_kaggle.server import SIGNATURE
 
 pytestmark = pytest.mark.kaggle
 
@@ -342,6 +343,41 @@ def test_importing_is_silent_and_leaves_no_folder_where_home_is_closed(
     assert (done.stdout.strip(), done.stderr) == ("9", "")
 
 
+def test_the_client_is_silent_whoever_imported_it_and_how_old_it_is(
+    kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    connect(patience=QUICK)
+    api = sys.modules["kaggle.api.kaggle_api_extended"].KaggleApi
+    monkeypatch.setattr(api, "args", [*api.args, "--verbose"])  # as VERBOSE=1 at its import does
+    kaggle.newest_client = "99.0.0"
+
+    site = connect(patience=QUICK)
+    site.files("tiny")
+    with site.open_data("tiny") as body:
+        content = read_all(body)
+
+    assert content == kaggle.contest.archive
+    assert capfd.readouterr() == ("", "")
+
+
+def test_signed_links_are_scrubbed_from_the_log_of_the_network(
+    kaggle: FakeKaggle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "a.csv").write_text("x")
+
+    site = connect(patience=QUICK)
+    with site.open_data("tiny") as body:
+        read_all(body)
+    with pytest.raises(TryAgain):
+        site.put(
+            f"http://storage.fake-kaggle.test/upload/1?upload_id={SIGNATURE}", tmp_path / "a.csv"
+        )
+
+    assert "archive.zip?***" in caplog.text and "upload/1?***" in caplog.text
+    assert SIGNATURE not in caplog.text and KEY not in caplog.text
+
+
 def test_readable_credentials_are_remarked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR"):
@@ -358,6 +394,12 @@ def test_readable_credentials_are_remarked(tmp_path: Path, monkeypatch: pytest.M
     assert len(remarks) == 1 and f"chmod 600 {file}" in remarks[0]
     file.chmod(0o600)
     assert credential_remarks(find_credentials()) == []
+    token = tmp_path / "my token"
+    token.write_text(TOKEN)
+    token.chmod(0o644)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", str(token))
+    told = " ".join(credential_remarks(find_credentials()))
+    assert f"chmod 600 '{token}'" in told and TOKEN not in told
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"username": "x"}'])

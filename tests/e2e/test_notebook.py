@@ -101,7 +101,10 @@ def test_the_notebook_writes_its_submission_without_network(machine: Path) -> No
     assert "submission.csv: 4 rows" in done.stdout
 
 
-def test_the_command_does_the_same_and_asks_nobody(machine: Path) -> None:
+def test_the_command_does_the_same_under_the_name_that_the_contest_wants(machine: Path) -> None:
+    described = machine / "working" / "data" / "khu-descan" / "contest.toml"
+    text = described.read_text().replace('notebook_file = ""', 'notebook_file = "answers.csv"')
+    described.write_text(text)
     (run,) = (path.parent for path in machine.glob("input/my-run/**/run.json"))
     words = ["submit", str(run), "--contest", "khu-descan", "--device", "cpu"]
     start = f"{BLOCKED}\nfrom kbdenoise.cli.app import main; sys.exit(main({words!r}))"
@@ -109,6 +112,6 @@ def test_the_command_does_the_same_and_asks_nobody(machine: Path) -> None:
     done = in_notebook(machine, "-c", start)
 
     assert done.returncode == 0, done.stderr
-    assert "submission.csv   4 rows · checked" in done.stdout
+    assert "answers.csv   4 rows · checked" in done.stdout
     assert "where Kaggle looks for it" in done.stdout
-    assert os.path.isfile(machine / "working" / "submission.csv")
+    assert os.path.isfile(machine / "working" / "answers.csv")

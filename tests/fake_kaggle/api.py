@@ -132,7 +132,7 @@ def _entered(handler: "_Handler", fields: Fields) -> Any:
 
 def _download_all(handler: "_Handler", fields: Fields) -> str:
     contest = _entered(handler, fields)
-    return _signed(f"/storage/{contest.slug}/archive.zip")
+    return _signed(handler, f"/storage/{contest.slug}/archive.zip")
 
 
 def _download_one(handler: "_Handler", fields: Fields) -> str:
@@ -141,13 +141,14 @@ def _download_one(handler: "_Handler", fields: Fields) -> str:
     contest = _entered(handler, fields)
     if contest.file(fields["fileName"]) is None:
         raise Refused(404, "Not found")
-    return _signed(f"/storage/{contest.slug}/one/{quote(fields['fileName'])}")
+    return _signed(handler, f"/storage/{contest.slug}/one/{quote(fields['fileName'])}")
 
 
-def _signed(path: str) -> str:
+def _signed(handler: "_Handler", path: str) -> str:
     from tests.fake_kaggle.server import SIGNATURE, STORAGE_HOST
 
-    return f"http://{STORAGE_HOST}{path}?GoogleAccessId=x&Expires=1&Signature={SIGNATURE}"
+    scheme = "https" if handler.fake.tls else "http"
+    return f"{scheme}://{STORAGE_HOST}{path}?GoogleAccessId=x&Expires=1&Signature={SIGNATURE}"
 
 
 def _start_upload(handler: "_Handler", fields: Fields) -> Fields:

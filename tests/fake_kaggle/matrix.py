@@ -6,6 +6,7 @@ the tests run every row against the real client.
 
 from dataclasses import dataclass, field
 
+from tests.fake_kaggle import submit_matrix
 from tests.fake_kaggle.faults import RULES, Fault
 
 PARTLY = 20_000
@@ -82,6 +83,13 @@ FETCH = (
         faults=_always(_LIST, Fault("status", 429, "slow down", google=True, retry_after="3600")),
         code=6,
         words=("too many requests", "slow down", "wait 3600 s"),
+        what="does not wait that long, and says how long it is",
+    ),
+    Row(
+        name="429 from the storage with a Retry-After of an hour",
+        faults=_always(_STORAGE, Fault("status", 429, retry_after="3600")),
+        code=6,
+        words=("too many requests", "wait 3600 s"),
         what="does not wait that long, and says how long it is",
     ),
     Row(
@@ -258,6 +266,10 @@ FETCH = (
 
 ALSO = (
     ("another archive on the server (changed ETag)", "begins anew", 0, "the contest"),
+    ("the same, and the server ignores If-Range", "sees it by the ETag", 0, "the contest"),
+    ("a certificate that is not trusted", "names REQUESTS_CA_BUNDLE; no retry", 7, "nothing"),
+    ("REQUESTS_CA_BUNDLE names no file", "names the path; no retry", 7, "nothing"),
+    ("a proxy that refuses", "says so, with its status; no retry", 7, "nothing"),
     ("kill -9, again and again", "goes on at the byte, or unpacks what is whole", 0, "the contest"),
     ("Ctrl-C", "keeps what has come", 130, "the first bytes"),
     ("disk full in the download", "says so, and goes on when there is room", 1, "the first bytes"),
@@ -275,6 +287,8 @@ def markdown() -> str:
     """The documentation's table."""
     lines = [
         "# When Kaggle or the network fails",
+        "",
+        "## Fetching",
         "",
         "Every row is a test: the real client, a Kaggle on loopback that fails in this way, and",
         "`kbdenoise fetch`. After each fault the same command is run again without it, and must",
@@ -295,6 +309,7 @@ def markdown() -> str:
         "Never left: a half-written archive or picture under its own name, or a contest's folder",
         'that is not whole. "The first bytes" lie in `data/NAME.zip.part` and are gone on with.',
         "",
+        *submit_matrix.markdown(),
         "Made by `python -m tests.fake_kaggle.matrix`.",
     ]
     return "\n".join(lines) + "\n"

@@ -1,6 +1,8 @@
 """The server: a thread on 127.0.0.1 that speaks to the client as Kaggle and as its storage."""
 
 import contextlib
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +46,11 @@ class FakeKaggle:
         self.links: dict[str, bytes] = {}
         """Bodies of plain links, by path: `/some.zip`."""
         self.with_md5 = True
+        self.heeds_if_range = True
+        self.newest_client = ""
+        """The version of the client that every answer recommends."""
+        self.tls: ssl.SSLContext | None = None
+        """Set by `encrypt`."""
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
@@ -89,6 +96,19 @@ class FakeKaggle:
         """Let the next answers to a method go wrong; the last fault `times` times, None: always."""
         self.plan.add(name, faults, times=times)
 
+    def encrypt(self, folder: Path) -> Path:
+        """Be the proxy of a company: its hosts speak HTTPS, with the certificate returned."""
+        key, certificate = folder / "key.pem", folder / "certificate.pem"
+        names = f"subjectAltName=DNS:api.kaggle.com,DNS:{STORAGE_HOST}"
+        words = (
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
+        )
+        paths = ["-keyout", str(key), "-out", str(certificate), "-addext", names]
+        subprocess.run(["openssl", *words.split(), *paths], check=True, capture_output=True)
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.tls.load_cert_chain(certificate, key)
+        return certificate
+
     def heal(self) -> None:
         """All is well again."""
         self.plan.clear()
@@ -122,8 +142,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_CONNECT(self) -> None:
-        """Nothing is passed on: whoever wants to go elsewhere is refused, and seen."""
-        self._answered("CONNECT", lambda fault: self.answer(403, b""))
+        """Nothing is passed on: all hosts are here, if `encrypt` was called, or are refused."""
+        if self.fake.tls is None:
+            self._answered("CONNECT", lambda fault: self.answer(403, b""))
+            return
+        self._answered("CONNECT", lambda fault: self.begin(200, 0, {}))
+        try:
+            self.request = self.fake.tls.wrap_socket(self.connection, server_side=True)
+        except OSError:  # the client does not trust the certificate
+            self.close_connection = True
+            return
+        self.setup()
+        self.close_connection = False
 
     def do_POST(self) -> None:
         """A call of the API."""
@@ -186,7 +216,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Send the head of an answer."""
         self.sent_status = status
         self.send_response(status)
-        for key, value in ({"Content-Length": str(length)} | headers).items():
+        newest = {"X-Kaggle-ApiVersion": self.fake.newest_client} if self.fake.newest_client else {}
+        for key, value in ({"Content-Length": str(length)} | newest | headers).items():
             self.send_header(key, value)
         self.end_headers()
 

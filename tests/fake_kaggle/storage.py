@@ -95,7 +95,8 @@ def _headers(handler: "_Handler", content: bytes) -> dict[str, str]:
 def _start(handler: "_Handler", content: bytes) -> int:
     asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
     condition = handler.headers.get("If-Range", "")
-    if not asked or (condition and condition != etag(content)):
+    changed = bool(condition) and condition != etag(content)
+    if not asked or (changed and handler.fake.heeds_if_range):
         return 0
     return int(asked[1])
 

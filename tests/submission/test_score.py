@@ -16,12 +16,14 @@ from kbdenoise.errors import (
     SettingsError,
 )
 from kbdenoise.submission.leaderboard import leaderboard
-from kbdenoise.submission.log import LogEntry, append_log
-from kbdenoise.submission.score import await_score, find_entry, score
+from kbdenoise.submission.log import LogEntry, append_log, update_log
+from kbdenoise.submission.score import Scored, await_score, find_entry, score
 from kbdenoise.submission.submit import submit
 from tests.fake_kaggle import Fault
 from tests.fake_kaggle.fixtures import MakeKaggle
 from tests.submission.kaggle_home import SOLUTION, Home, make_home
+
+pytestmark = pytest.mark.kaggle
 
 MakeHome = Callable[..., Home]
 
@@ -50,7 +52,7 @@ def hand_in(home: Home, *, message: str = "") -> None:
     )
 
 
-def ask(home: Home, target: str = "last", *, wait: str = "") -> object:
+def ask(home: Home, target: str = "last", *, wait: str = "") -> Scored:
     return score(target, wait=wait, data=home.data, submissions=home.submissions)
 
 
@@ -64,6 +66,36 @@ def test_a_score_is_asked_for_later_by_any_of_its_names(sent: MakeHome) -> None:
     assert (found.contest, found.metric) == ("pages", "mae-mean-luma")
     assert ask(home) == ask(home, home.log[0].mark) == found
     assert [(e.status, e.public_score) for e in home.log] == [("complete", 1.0)]
+
+
+def test_a_score_stands_beside_the_local_one_and_the_best_before(sent: MakeHome) -> None:
+    home = sent()
+    log = home.submissions / "log.csv"
+    update_log(log, home.log[0], local_score=0.9)
+    append_log(log, entry("other", contest="elsewhere", reference="7", public_score=0.01))
+    home.write(10.5, 20)
+    hand_in(home)
+
+    first, second = ask(home, "4000001"), ask(home)
+
+    assert (first.local_score, first.best_before) == (0.9, None)
+    assert (second.local_score, second.best_before) == (None, 1.0)
+
+
+def test_a_submission_that_nobody_has_is_looked_up_and_noted(sent: MakeHome) -> None:
+    home = sent()
+    home.write(10.5, 20)
+    home.kaggle.fail("CreateSubmission", Fault("drop"))
+    home.kaggle.fail("ListSubmissions", Fault("drop"), times=None)
+    with pytest.raises(KaggleNetworkError):
+        hand_in(home)
+    assert home.log[-1].status == "unknown"
+    home.kaggle.heal()
+
+    with pytest.raises(KaggleNotFoundError, match="as far as it tells, none was spent"):
+        ask(home)
+
+    assert home.log[-1].status == "not listed"
 
 
 def test_a_submission_of_another_folder_is_scored_by_its_number(
@@ -205,6 +237,7 @@ def test_the_leaderboard_shows_gap_best_and_rank(sent: MakeHome) -> None:
     home = sent()
     home.write(10.5, 20)
     hand_in(home, message="second")
+    append_log(home.submissions / "log.csv", entry("kept", status="written"))
     append_log(home.submissions / "log.csv", entry("other", contest="elsewhere"))
 
     board = leaderboard("pages", data=home.data, submissions=home.submissions)
@@ -214,7 +247,8 @@ def test_the_leaderboard_shows_gap_best_and_rank(sent: MakeHome) -> None:
         ("second", 0.5, True),
     ]
     assert (board.rank, board.teams, board.team) == (2, 3, "The Testers")
-    assert (board.remaining_today, board.from_log_alone, board.notes) == (3, False, ())
+    assert (board.remaining_today, board.from_log_alone) == (3, False)
+    assert board.notes == ("1 file was written and not sent",)
 
 
 def test_the_leaderboard_brings_the_log_up_to_date(sent: MakeHome) -> None:

@@ -5,6 +5,7 @@ Nothing here imports the client or asks the network, so that `doctor` may use it
 
 import json
 import os
+import shlex
 import stat
 import sys
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ class Credential:
     """An environment variable, or the path of a file."""
     kind: Kind
     """An API token, a legacy key with its user name, or the file of `kaggle auth login`."""
-    exposed: bool = False
-    """Other users of this machine can read the file."""
+    exposed: str = ""
+    """Path of the file, if other users of this machine can read it."""
     fault: str = ""
     """Why the client will ignore it; empty if it will not."""
 
@@ -48,7 +49,7 @@ def find_credentials() -> list[Credential]:
 def credential_remarks(found: list[Credential]) -> list[str]:
     """What a person should know of them, in sentences with their cure."""
     remarks = [
-        f"others on this machine can read {c.source}: chmod 600 {c.source}"
+        f"others on this machine can read {c.exposed}: chmod 600 {shlex.quote(c.exposed)}"
         for c in found
         if c.exposed
     ]
@@ -87,12 +88,14 @@ def _token_variable() -> list[Credential]:
     if not value:
         return []
     # It holds the token, or the path of a file with the token.
-    exposed = len(value) < 4096 and os.path.isfile(value) and _readable_by_others(Path(value))
-    return [Credential(source="KAGGLE_API_TOKEN", kind="token", exposed=exposed)]
+    is_file = len(value) < 4096 and os.path.isfile(value)
+    exposed = is_file and _readable_by_others(Path(value))
+    return [Credential(source="KAGGLE_API_TOKEN", kind="token", exposed=value if exposed else "")]
 
 
 def _of_file(path: Path, kind: Kind, *, fault: str = "") -> Credential:
-    return Credential(source=str(path), kind=kind, exposed=_readable_by_others(path), fault=fault)
+    exposed = str(path) if _readable_by_others(path) else ""
+    return Credential(source=str(path), kind=kind, exposed=exposed, fault=fault)
 
 
 def _token_fault(path: Path) -> str:

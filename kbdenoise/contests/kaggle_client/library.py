@@ -55,8 +55,10 @@ def message_types() -> Any:
 
 
 def open_session(client: Any, adapter: Any) -> Any:
-    """The requests session of a KaggleClient, with our adapter in it."""
+    """The requests session of a KaggleClient, with our adapter in it; from now on it is silent."""
     http = client.http_client()
+    http._verbose = False  # who imported the client before us may have had VERBOSE set
+    http._response_processor = None  # says on stdout that there is a newer client
     http._init_session()
     for scheme in ("https://", "http://"):
         http._session.mount(scheme, adapter)

@@ -290,7 +290,7 @@ def _guarded(
     """Do something with the network; what it raises comes out as KaggleError or TryAgain.
 
     `storage` is set where a signed link is followed: a 403 or 400 from there, and not from the API,
-    means that the link has expired, and a new one is worth a try.
+    means that the link has expired, and a new one is worth a try. 429 asks for patience only.
     """
     failure: BaseException
     try:
@@ -305,11 +305,13 @@ def _guarded(
     if not isinstance(failure, (NoCredentials, *NETWORK_FAILURES)):
         raise failure
     response = getattr(failure, "response", None)
-    if storage and response is not None and response.history and response.status_code < 500:
-        kind = NothingLeft if response.status_code == 416 else TryAgain
+    status = 0 if response is None else response.status_code
+    followed = storage and response is not None and bool(response.history)
+    if followed and status < 500 and status != 429:
+        kind = NothingLeft if status == 416 else TryAgain
         raise kind(
             KaggleNetworkError(
-                f"the link of the download is no longer good (HTTP {response.status_code})",
+                f"the link of the download is no longer good (HTTP {status})",
                 hint="run the same command again: the download goes on where it stopped",
             )
         )

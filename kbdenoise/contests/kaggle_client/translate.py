@@ -98,7 +98,7 @@ def of_response(response: Any, *, about: str = "", source: str = "") -> KaggleEr
         error = KaggleNetworkError(
             f"Kaggle's server failed (HTTP {status}){saying}", hint=f"wait a little, then {_AGAIN}"
         )
-        return TryAgain(error, asked_s=_retry_after(response))
+        return TryAgain(error, asked_s=retry_after(response))
     if status == 407:
         return KaggleNetworkError(
             "the proxy wants a login (HTTP 407)",
@@ -141,7 +141,7 @@ def _status(response: Any) -> int:
 
 
 def _too_many(response: Any, saying: str) -> TryAgain:
-    asked_s = _retry_after(response)
+    asked_s = retry_after(response)
     wait = f"wait {asked_s:.0f} s" if asked_s else "wait a few minutes"
     error = KaggleLimitError(
         f"Kaggle gets too many requests from here (HTTP 429){saying}", hint=f"{wait}, then {_AGAIN}"
@@ -149,7 +149,7 @@ def _too_many(response: Any, saying: str) -> TryAgain:
     return TryAgain(error, asked_s=asked_s)
 
 
-def _retry_after(response: Any) -> float | None:
+def retry_after(response: Any) -> float | None:
     """Seconds that the server asks to wait, given as a number or as a date."""
     value = response.headers.get("Retry-After", "")
     with contextlib.suppress(ValueError, TypeError):
@@ -161,6 +161,12 @@ def _retry_after(response: Any) -> float | None:
 
 def _of_connection(failure: BaseException) -> KaggleError | TryAgain:
     text = str(failure)
+    if "CA certificate bundle" in text:  # requests raises a plain OSError
+        return KaggleNetworkError(
+            f"the certificates that REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE) names are not there: "
+            f"{text.rpartition(': ')[2]}",
+            hint="correct the path: export REQUESTS_CA_BUNDLE=/path/to/ca.pem",
+        )
     if isinstance(failure, requests.exceptions.SSLError) or "CERTIFICATE_VERIFY" in text:
         return KaggleNetworkError(
             "the server's certificate is not trusted here",
@@ -168,14 +174,7 @@ def _of_connection(failure: BaseException) -> KaggleError | TryAgain:
             "export REQUESTS_CA_BUNDLE=/path/to/ca.pem",
         )
     if isinstance(failure, requests.exceptions.ProxyError):
-        login, broken = "407" in text, "RemoteDisconnected" in text or "reset" in text
-        words = "the connection broke off at the proxy" if broken else "the proxy does not answer"
-        error = KaggleNetworkError(
-            "the proxy wants a login (HTTP 407)" if login else words,
-            hint="check HTTPS_PROXY, HTTP_PROXY and NO_PROXY; a login goes into them: "
-            "http://USER:PASSWORD@HOST:PORT",
-        )
-        return error if login else TryAgain(error)
+        return _of_proxy(text)
     if isinstance(failure, requests.exceptions.JSONDecodeError | ValueError) and not isinstance(
         failure, OSError
     ):
@@ -185,6 +184,22 @@ def _of_connection(failure: BaseException) -> KaggleError | TryAgain:
             "log in to the network, or set HTTPS_PROXY; then run the same command again",
         )
     return TryAgain(KaggleNetworkError(_connection_words(failure), hint=_connection_hint(failure)))
+
+
+def _of_proxy(text: str) -> KaggleError | TryAgain:
+    refused = re.search(r"Tunnel connection failed: (\d+)", text)
+    status = int(refused[1]) if refused else 0
+    words = "the proxy does not answer"
+    if status:
+        words = f"the proxy refuses the connection (HTTP {status})"
+    elif "RemoteDisconnected" in text or "reset" in text:
+        words = "the connection broke off at the proxy"
+    error = KaggleNetworkError(
+        "the proxy wants a login (HTTP 407)" if status == 407 else words,
+        hint="check HTTPS_PROXY, HTTP_PROXY and NO_PROXY; a login goes into them: "
+        "http://USER:PASSWORD@HOST:PORT",
+    )
+    return error if 400 <= status < 500 else TryAgain(error)
 
 
 def _connection_words(failure: BaseException) -> str:

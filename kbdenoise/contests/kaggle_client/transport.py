@@ -1,11 +1,19 @@
 """HTTP with timeouts. Import this late: it needs `requests`, which comes with Kaggle's client."""
 
+import logging
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from kbdenoise.contests.kaggle_client.patience import Patience
+from kbdenoise.contests.kaggle_client.scrub import scrub
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    """Let a record pass, scrubbed: at DEBUG urllib3 writes signed links whole."""
+    record.msg, record.args = scrub(record.getMessage()), ()
+    return True
 
 
 class TimeoutAdapter(HTTPAdapter):  # type: ignore[misc]
@@ -16,6 +24,8 @@ class TimeoutAdapter(HTTPAdapter):  # type: ignore[misc]
 
     def __init__(self, patience: Patience) -> None:
         super().__init__()
+        for name in ("urllib3.connectionpool", "urllib3.util.retry"):
+            logging.getLogger(name).addFilter(_without_secrets)  # the same one is added once
         self.patience = patience
         self.download_headers: dict[str, str] = {}
         """Sent with GET: the storage that an API call redirects to, never the API itself."""
