@@ -89,7 +89,9 @@ StartChild = Callable[..., Child]
 @pytest.fixture(scope="session")
 def server() -> None:
     """A process that has imported torch and the library, to fork others from in no time."""
-    PROCESSES.set_forkserver_preload(["kbdenoise.cli.app", "kbdenoise.training.train"])
+    PROCESSES.set_forkserver_preload(
+        ["kbdenoise.cli.app", "kbdenoise.training.train", "torch._dynamo"]  # what training imports
+    )
     if PROCESSES.get_start_method() == "forkserver":
         forkserver.ensure_running()  # in the environment that no test has changed yet
 

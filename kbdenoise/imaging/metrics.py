@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from skimage.metrics import structural_similarity
 
 from kbdenoise.errors import SettingsError, nearest
 from kbdenoise.imaging.files import FloatImage
@@ -57,6 +56,8 @@ def ssim(restored: FloatImage, clean: FloatImage) -> float:
     """
     if min(clean.shape[:2]) < _SSIM_WINDOW:
         return float("nan")
+    from skimage.metrics import structural_similarity  # a quarter of a second that few need
+
     return float(
         structural_similarity(
             restored,

@@ -30,7 +30,9 @@ QUICK = [
     "--width",
     "8",
     "--patch",
-    "64",
+    "48",
+    "--lr",
+    "0.004",
     "--device",
     "cpu",
     "--threads",
@@ -46,17 +48,17 @@ Answer = subprocess.CompletedProcess[str]
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with a demo contest of a few pages and one trained run."""
     folder = tmp_path_factory.mktemp("home")
-    make_demo_contest(folder / "data" / "demo", train_pages=6, test_pages=2)
+    make_demo_contest(folder / "data" / "demo", train_pages=2, test_pages=2)
     write_contest(folder / "data" / "demo" / CONTEST_FILE, CONTESTS["demo"])
     kbdenoise(
         folder,
         "train",
         "--steps",
-        "120",
-        "--val-every",
         "60",
+        "--val-every",
+        "30",
         "--folds",
-        "3",
+        "2",
         "--fold",
         "0",
         *QUICK,

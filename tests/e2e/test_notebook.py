@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import kbdenoise
 from kbdenoise.contests.demo import make_demo_contest
 from tests.fake_kaggle.fixtures import clean_environment
 
@@ -49,21 +51,16 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_demo_contest(competition, train_pages=3, test_pages=2)
     shutil.rmtree(competition / "truth")
     (folder / "working").mkdir()
-    train = (
-        "import kbdenoise; from pathlib import Path\n"
-        "kbdenoise.fetch('khu-descan', data='elsewhere')\n"
-        "kbdenoise.train('khu-descan', data=Path('elsewhere'), runs=Path('input/my-run/runs'), "
-        "model='unet', width=4, patch=16, batch=1, steps=3, device='cpu', folds=3, fold=0)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", train],
-        cwd=folder,
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    size: dict[str, Any] = {"model": "unet", "width": 4, "patch": 16, "batch": 1, "steps": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in set(os.environ) - set(environment(folder)):
+            patch.delenv(name)
+        for name, value in environment(folder).items():
+            patch.setenv(name, value)
+        kbdenoise.fetch("khu-descan", data=Path("elsewhere"))
+        places = {"data": Path("elsewhere"), "runs": Path("input/my-run/runs")}
+        kbdenoise.train("khu-descan", **places, **size, folds=3, fold=0, device="cpu", threads=1)
     return folder
 
 

@@ -20,7 +20,8 @@ def test_luma_equals_opencvs_full_range_y(pixels: np.ndarray) -> None:
     bgr = np.ascontiguousarray(pixels[..., ::-1])
     expected = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV)[..., 0]
 
-    assert np.abs(255 * luma(to_float(pixels)) - expected).max() <= 0.501
+    # OpenCV rounds, and its coefficients have 14 bits: that of green is 0.408 / 2**14 too small.
+    assert np.abs(255 * luma(to_float(pixels)) - expected).max() < 0.507
     assert mean_luma_of_pixels(pixels) == pytest.approx(expected.mean(), abs=1e-9)
 
 

@@ -15,6 +15,16 @@ PARTED: list[tuple[str, dict[str, Any]]] = [
     ("kbnet-s", {"width": 8, "middle_blocks": 1}),
 ]
 
+# Fewer of the blocks that the deep ones repeat.
+SHORT_U = {"encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)}
+SHORT_TRANSFORMER = {"blocks": (1, 1, 1, 1), "refinement_blocks": 1}
+FEW: dict[str, dict[str, Any]] = {
+    "kbnet-s": SHORT_U,
+    "nafnet": SHORT_U,
+    "kbnet-l": SHORT_TRANSFORMER,
+    "restormer": SHORT_TRANSFORMER,
+}
+
 
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize(("name", "hyperparameters"), PARTED)
@@ -58,7 +68,7 @@ def test_every_model_can_be_portrayed(name: str, amp: bool) -> None:
         batch=1,
         amp=amp,
         every_layer=True,
-        **named_size(name, size),
+        **(named_size(name, size) | FEW.get(name, {})),
     )
 
     assert portrait.training_memory.total_bytes > 0

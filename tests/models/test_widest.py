@@ -56,7 +56,7 @@ def test_where_no_width_fits_another_model_is_named() -> None:
         if not MODELS[name].sees_page
         for size, costs in known.items()
     )
-    deep = {"blocks": 1000, "width": 64}
+    deep = {"blocks": 600, "width": 12}
 
     hint = smaller_hint("srresnet", channels=3, limit=smallest[0], **deep)
 

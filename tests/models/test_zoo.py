@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.errors import SettingsError
+from kbdenoise.models.blank import on_meta
 from kbdenoise.models.build import build_model, complete_hyperparameters, describe_model, laid_out
 from kbdenoise.models.cost import count_parameters
 from kbdenoise.models.layers import fold_scales
@@ -278,7 +279,7 @@ def test_an_untrained_network_returns_its_input(name: str) -> None:
     ("name", "size"), [(name, size) for name, spec in MODELS.items() for size in spec.sizes]
 )
 def test_every_named_size_can_be_built(name: str, size: str) -> None:
-    with torch.device("meta"):
+    with on_meta():
         model = build_model(name, channels=3, **named_size(name, size))
 
     assert count_parameters(model) > 1000
