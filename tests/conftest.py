@@ -55,11 +55,15 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_power_failure() -> Iterator[None]:
-    """Nothing waits for the disk here: what a killed process has written is there all the same."""
+def no_power_failure() -> Iterator[Callable[[int], None]]:
+    """Nothing waits for the disk here: what a killed process has written is there all the same.
+
+    The value is what waits.
+    """
+    wait = os.fsync
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)  # which refuses the same handles
-        yield
+        yield wait
 
 
 class Child:
