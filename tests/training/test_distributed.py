@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -49,6 +48,8 @@ SETTINGS = [
     "0.9",
     "--device",
     "cpu",
+    "--precision",
+    "fp32",
     "--threads",
     "1",
 ]
@@ -73,22 +74,6 @@ def torchrun(start_child: StartChild) -> Callable[..., Any]:
     def run(*words: object) -> Any:
         code = "import runpy; runpy.run_module('torch.distributed.run', run_name='__main__')"
         return start_child(code, *places, *words, env={"OMP_NUM_THREADS": "1"}).wait()
-
-    return run
-
-
-@pytest.fixture
-def team(start_program: StartChild) -> Callable[..., list[Any]]:
-    """A function that runs the program in two processes as torchrun would, in less time."""
-
-    def run(*words: object) -> list[Any]:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        members = [
-            start_program(*words, env=place | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
-        ]
-        return [member.wait() for member in members]
 
     return run
 

@@ -33,6 +33,7 @@ TINY: dict[str, Any] = {
     "folds": 4,
     "fold": 0,
     "device": "cpu",
+    "precision": "fp32",
 }
 
 CPU = choose_device("cpu")

@@ -119,8 +119,10 @@ def test_two_runs_of_one_seed_give_the_same_weights(contest: LocalContest, tmp_p
         assert_equal_weights(first.run, third.run)
 
 
-@pytest.mark.parametrize("model", ["unet", "kbnet-s", "dncnn", "tone", "tone+dncnn"])
-@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("model", "ema"),
+    [("unet", 0.0), *((name, 0.9) for name in ("unet", "kbnet-s", "dncnn", "tone", "tone+dncnn"))],
+)
 def test_a_resumed_run_is_bit_identical_to_one_never_stopped(
     contest: LocalContest, tmp_path: Path, model: str, ema: float
 ) -> None:
