@@ -15,6 +15,7 @@ from kbdenoise.errors import (
     KaggleWaitError,
     SettingsError,
 )
+from kbdenoise.progress import Event, Note
 from kbdenoise.submission.leaderboard import leaderboard
 from kbdenoise.submission.log import LogEntry, append_log, update_log
 from kbdenoise.submission.score import Scored, await_score, find_entry, score
@@ -188,6 +189,22 @@ def test_a_ctrl_c_names_the_reference(sent: MakeHome) -> None:
         )
 
 
+def test_what_is_wrong_with_the_credentials_is_told_on_the_way(
+    sent: MakeHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = sent()
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_stale_token_of_last_year")
+    told: list[Event] = []
+    of_score: list[Event] = []
+
+    leaderboard(data=home.data, submissions=home.submissions, progress=told.append)
+    score("last", data=home.data, submissions=home.submissions, progress=of_score.append)
+
+    for events in (told, of_score):
+        notes = [event.text for event in events if isinstance(event, Note)]
+        assert any("refused the token from KAGGLE_API_TOKEN" in note for note in notes)
+
+
 def test_unknown_submissions_are_named(sent: MakeHome) -> None:
     home = sent()
 
@@ -297,6 +314,7 @@ def test_local_scores_make_a_leaderboard_of_a_contest_that_is_not_at_kaggle(tmp_
 def test_the_gap_is_public_less_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KBDENOISE_OFFLINE", "1")
     log = tmp_path / "log.csv"
+    append_log(log, entry("x", contest="an older one"))
     append_log(
         log, entry("a", metric="psnr", held_out_score=30.0, public_score=29.0, reference="1")
     )
