@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kbdenoise.models.kba_library import native
-from kbdenoise.models.kba_shape import Shape, tap_rows, transposed
+from kbdenoise.models.kba_shape import Shape, pointwise, tap_rows, transposed
 
 _TASK_MACS = 4_000_000  # a task's least work, half a millisecond: threads cost 30 microseconds
 _TASK_COPIES = 500_000  # a task's least copied values, a quarter of a millisecond
@@ -59,9 +59,13 @@ class _Picture:
         self.first = r * self.stride + r
         self.last = self.size - self.first
         taps = [sign * ((dy - r) * self.stride + dx - r) for dy, dx in shape.taps]
-        self._offsets = (ctypes.c_long * len(taps))(*taps)
-        self.c = _CShape(
-            shape.channels, shape.group_channels, shape.nset, len(taps), self.plane, self._offsets
+        self.c = self._told(shape, taps)
+        self.point = self._told(pointwise(shape), [0])
+
+    def _told(self, shape: Shape, taps: list[int]) -> _CShape:
+        offsets = (ctypes.c_long * len(taps))(*taps)
+        return _CShape(
+            shape.channels, shape.group_channels, shape.nset, len(taps), self.plane, offsets
         )
 
     def padded(self, image: Tensor) -> Tensor:
@@ -171,9 +175,17 @@ def backward(
     grad_attention = _attention_gradient(
         library, picture, shape, x=seen, grad=back, taps=taps, bias=bias[0].float()
     )
-    grad_taps = _weight_gradient(library, picture, shape, x=seen, grad=back, attention=looked)
+    grad_taps = _weight_gradient(
+        library, picture, shape, picture.c, x=seen, grad=back, attention=looked
+    )
     grad_weight = grad_taps.permute(2, 1, 0).reshape(weight.shape)  # [k*k, C*gc, nset] ->
-    grad_bias = torch.einsum("bnp,bcp->nc", looked, back)[None]
+    # A bias is a kernel of one tap on a picture of ones. A matrix product would do, but its sums
+    # hang on the number of threads on some processors.
+    ones = torch.ones_like(back[:1]).expand_as(back)
+    grad_point = _weight_gradient(
+        library, picture, pointwise(shape), picture.point, x=ones, grad=back, attention=looked
+    )
+    grad_bias = grad_point.mT  # [1, C, nset] -> [1, nset, C]
     return (
         picture.unpadded(grad_x, x),
         picture.unpadded(grad_attention, attention),
@@ -243,6 +255,7 @@ def _weight_gradient(
     library: ctypes.CDLL,
     picture: _Picture,
     shape: Shape,
+    told: _CShape,
     *,
     x: Tensor,
     grad: Tensor,
@@ -259,7 +272,7 @@ def _weight_gradient(
     def one(begin: int) -> None:
         for sample in range(picture.batch):
             library.kba_weight_gradient(
-                ctypes.byref(picture.c),
+                ctypes.byref(told),
                 _address(x[sample]),
                 _address(grad[sample]),
                 _address(attention[sample]),

@@ -23,6 +23,11 @@ class Shape(NamedTuple):
         return [(y, x) for y in range(self.kernel) for x in range(self.kernel)]
 
 
+def pointwise(shape: Shape) -> Shape:
+    """The same of kernels of one tap that see their own channel only: what a bias is of ones."""
+    return shape._replace(groups=shape.channels, group_channels=1, kernel=1)
+
+
 def tap_rows(weight: Tensor, shape: Shape) -> Tensor:
     """The basis as one matrix a tap: [1, nset, C*gc*k*k] -> [k*k, C*gc, nset], rows (G, o, i)."""
     return weight.reshape(shape.nset, -1, len(shape.taps)).permute(2, 1, 0).contiguous()

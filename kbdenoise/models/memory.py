@@ -61,7 +61,7 @@ def training_memory(
     with _kernel_basis_on_meta(model.train(), amp=amp), _Ledger(fixed) as ledger:
         noisy = torch.empty(batch, channels, patch, patch, device="meta")
         clean = torch.empty_like(noisy)
-        with _autocast_on_meta(amp):
+        with autocast_on_meta(amp):
             restored = model(noisy)
         loss = (restored.float() - clean).square().mean()
         del restored
@@ -92,7 +92,7 @@ def restoring_bytes(model: nn.Module, *, channels: int, side: int, amp: bool) ->
         torch.no_grad(),
         _kernel_basis_on_meta(model.eval(), amp=amp),
         _Ledger(fixed) as ledger,
-        _autocast_on_meta(amp),
+        autocast_on_meta(amp),
     ):
         model(torch.empty(1, channels, side, side, device="meta"))
     return sum(ledger.peak(set()).values())
@@ -278,7 +278,8 @@ class _Autocast(TorchFunctionMode):
 
 
 @contextmanager
-def _autocast_on_meta(amp: bool) -> Iterator[None]:
+def autocast_on_meta(amp: bool) -> Iterator[None]:
+    """Within it, layers on the meta device take the types that autocast would give them."""
     if not amp:
         yield
         return

@@ -5,7 +5,7 @@ The estimate is `models.memory`'s, which follows every tensor of a step without 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from kbdenoise.devices import DeviceChoice, free_memory_bytes
 from kbdenoise.errors import NoMemoryError
 from kbdenoise.models.blank import on_meta
 from kbdenoise.models.build import build_model
-from kbdenoise.models.memory import training_memory
+from kbdenoise.models.memory import autocast_on_meta, training_memory
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.tone import ToneThen
 from kbdenoise.notation import Stage
@@ -29,6 +29,8 @@ from kbdenoise.team import ALONE, Team
 _USABLE = 0.85  # of the free memory: estimates leave out workspaces and fragments
 _LARGEST_BATCH = 64  # that `--batch auto` takes; larger ones learn no faster a patch
 _LONGEST_SEGMENT = 6  # layers in a row that are checkpointed together
+Again = Callable[[], AbstractContextManager]
+"""Makes a context that is entered when a block is computed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,14 +153,15 @@ def with_batch(config: TrainConfig, batch: int) -> TrainConfig:
     return replace(config, data=replace(config.data, batch=batch))
 
 
-def checkpoint_blocks(model: nn.Module) -> None:
+def checkpoint_blocks(model: nn.Module, *, again: Again = nullcontext) -> None:
     """Let a model's blocks keep their inputs only and compute the rest again going backward.
 
-    Results and gradients stay what they are, to the last bit. Source: Chen et al., 'Training Deep
-    Nets with Sublinear Memory Cost', 2016 (arXiv:1604.06174).
+    Results and gradients stay what they are, to the last bit. `again` is entered when a block is
+    computed again, where that needs what torch does not keep by itself. Source: Chen et al.,
+    'Training Deep Nets with Sublinear Memory Cost', 2016 (arXiv:1604.06174).
     """
     for block in _blocks(model):
-        parts = [partial(_checkpointed, part, part.forward) for part in _segments(block)]
+        parts = [partial(_checkpointed, part, part.forward, again) for part in _segments(block)]
         block.forward = partial(_in_turn, parts)  # type: ignore[method-assign]
 
 
@@ -172,14 +175,15 @@ def _bytes(
     info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, side: int, batch: int
 ) -> int:
     model = _skeleton(info)
+    amp = bool(device.autocast)
     if config.memory.checkpointing:
-        checkpoint_blocks(model)
+        checkpoint_blocks(model, again=partial(autocast_on_meta, amp))
     memory = training_memory(
         model,
         channels=info.channels,
         patch=side,
         batch=batch,
-        amp=bool(device.autocast),
+        amp=amp,
         average=bool(config.optimiser.ema),
     )
     return memory.total_bytes
@@ -226,14 +230,23 @@ def _in_turn(parts: Sequence[Callable[..., Any]], *inputs: Tensor) -> Any:
     return out
 
 
-def _checkpointed(module: nn.Module, forward: Any, *inputs: Tensor) -> Any:
+def _checkpointed(module: nn.Module, forward: Any, again: Again, *inputs: Tensor) -> Any:
     if not (module.training and torch.is_grad_enabled()):
         return forward(*inputs)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, module))
+    contexts = partial(_contexts, module, again)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
 
 
-def _contexts(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    return nullcontext(), _Frozen(module)
+def _contexts(
+    module: nn.Module, again: Again
+) -> tuple[AbstractContextManager, AbstractContextManager]:
+    return nullcontext(), _frozen_and(again, module)
+
+
+@contextmanager
+def _frozen_and(again: Again, module: nn.Module) -> Iterator[None]:
+    with _Frozen(module), again():
+        yield
 
 
 class _Frozen:

@@ -192,11 +192,13 @@ def test_checkpointing_keeps_fewer_activations(name: str) -> None:
     assert kept[1] < 0.7 * kept[0]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_checkpointed_run_gives_the_weights_of_a_plain_one(
-    contest: LocalContest, tmp_path: Path
+    precision: str, contest: LocalContest, tmp_path: Path
 ) -> None:
+    settings = TINY | {"precision": precision}
     runs = [
-        train(contest.folder, runs=tmp_path / str(on), checkpointing=on, **TINY).run
+        train(contest.folder, runs=tmp_path / str(on), checkpointing=on, **settings).run
         for on in (False, True)
     ]
 
