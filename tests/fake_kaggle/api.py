@@ -199,7 +199,12 @@ def _limits(handler: "_Handler", fields: Fields) -> Fields:
 
 
 def _leaderboard(handler: "_Handler", fields: Fields) -> Fields:
-    return {"submissions": _contest(handler, fields).leaderboard()}
+    rows = _contest(handler, fields).leaderboard()
+    start, count = int(fields.get("pageToken") or 0), int(fields.get("pageSize") or 20)
+    more = start + count < len(rows)
+    return {"submissions": rows[start : start + count]} | (
+        {"nextPageToken": str(start + count)} if more else {}
+    )
 
 
 def _download_leaderboard(handler: "_Handler", fields: Fields) -> bytes:

@@ -51,6 +51,8 @@ class Contest:
     """How long a submission stays PENDING; infinity for ever."""
     scoring_error: str = ""
     """Every submission ends in ERROR with this text."""
+    better_teams: int = 0
+    """How many teams are ahead of all others on the leaderboard."""
     submissions: list[Submission] = field(default_factory=list)
     uploads: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     """Token of an upload to the file's name and what has come of it."""
@@ -122,6 +124,7 @@ class Contest:
     def leaderboard(self) -> list[dict[str, object]]:
         """The teams, best first: ours, if it has a score, and two others."""
         rows = [("Others", "0.05000"), ("Yet Others", "99.00000")]
+        rows += [(f"Better {i}", "0.00100") for i in range(self.better_teams)]
         scored = [s for s in self.submissions if self.described(s).get("publicScore")]
         if scored:
             rows.append(("The Testers", min((s.public for s in scored), key=float)))

@@ -268,6 +268,15 @@ def test_the_leaderboard_shows_gap_best_and_rank(sent: MakeHome) -> None:
     assert board.notes == ("1 file was written and not sent",)
 
 
+def test_a_long_leaderboard_is_read_to_its_end(sent: MakeHome) -> None:
+    home = sent(better_teams=450)
+
+    board = leaderboard(data=home.data, submissions=home.submissions)
+
+    assert (board.rank, board.teams) == (452, 453)
+    assert home.kaggle.count("GetLeaderboard") == 3
+
+
 def test_the_leaderboard_brings_the_log_up_to_date(sent: MakeHome) -> None:
     home = sent(pending_s=0.6)
     home.kaggle.contest.pending_s = 0.0
