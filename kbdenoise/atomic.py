@@ -106,7 +106,7 @@ def writing_to(path: Path) -> Iterator[None]:
             raise DataError(
                 f"no space left on the disk while writing {path}",
                 hint="free some space (or choose a folder on another disk) and run the same "
-                "command again; nothing half-written was kept",
+                "command again",
             ) from error
         if error.errno in _REFUSED:
             raise DataError(

@@ -38,7 +38,7 @@ from kbdenoise.cli.console import (
     show_traceback,
     write,
 )
-from kbdenoise.cli.options import Command, with_durations
+from kbdenoise.cli.options import Command, with_durations, write_failure
 from kbdenoise.devices import let_mps_fall_back
 from kbdenoise.errors import KbdenoiseError
 from kbdenoise.team import speaks, tells
@@ -131,7 +131,7 @@ def _run(words: list[str]) -> int:
                 time.sleep(_LEADER_SPEAKS_S)
         return error.exit_code
     except typer.TyperException as error:
-        return _show_usage_error(error) if speaks() else ASKED_WRONGLY
+        return _show_usage_error(error, words) if speaks() else ASKED_WRONGLY
     except (KeyboardInterrupt, typer.Abort):
         if speaks():
             show_error("interrupted")
@@ -179,7 +179,7 @@ def _show_bug() -> int:
     return FAILED
 
 
-def _show_usage_error(error: typer.TyperException) -> int:
+def _show_usage_error(error: typer.TyperException, words: list[str]) -> int:
     """Name the nearest option, or else the help page of the command that was meant."""
     path = getattr(getattr(error, "ctx", None), "command_path", "kbdenoise")
     hint = f"{path} --help shows what there is"
@@ -187,6 +187,9 @@ def _show_usage_error(error: typer.TyperException) -> int:
     if near := getattr(error, "possibilities", None):
         message, hint = error.message, f"did you mean {near[0]}? {hint}"
     if message:  # without one, a help page was shown already
+        if "--json" in words:
+            command = path.removeprefix("kbdenoise").strip() or "kbdenoise"
+            write_failure(command, message, hint, ASKED_WRONGLY, {})
         show_error(message, hint=hint)
     return ASKED_WRONGLY
 

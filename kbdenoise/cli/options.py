@@ -255,12 +255,12 @@ def _faced(
                 function(console=console, **given)
         except KbdenoiseError as error:
             if as_json and tells(error):
-                _write_failure(words, error.message, error.hint, error.exit_code, error.facts)
+                write_failure(words, error.message, error.hint, error.exit_code, error.facts)
             raise
         except KeyboardInterrupt as stop:  # Typer would turn it into a silent exit
             if as_json and speaks():
                 facts = getattr(stop, "facts", {})
-                _write_failure(words, "interrupted", str(stop), INTERRUPTED, facts)
+                write_failure(words, "interrupted", str(stop), INTERRUPTED, facts)
             if speaks():
                 show_error("interrupted", hint=str(stop))
             raise typer.Exit(INTERRUPTED) from None
@@ -270,8 +270,9 @@ def _faced(
     return run
 
 
-def _write_failure(
+def write_failure(
     words: str, message: str, hint: str, exit_code: int, facts: Mapping[str, object]
 ) -> None:
+    """An error of the command `words` as one JSON object on stdout."""
     failure = {"error": message, "hint": hint, "exit_code": exit_code}
     write(sys.stdout, to_json(words, failure | dict(facts)))

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -141,6 +142,20 @@ def test_the_version_is_that_of_the_package(capsys: Captured) -> None:
     assert codes == [0, 0]
     assert capsys.readouterr().out == expected * 2
     assert declared.get("version", kbdenoise.__version__) == kbdenoise.__version__
+
+
+def test_a_wrong_command_line_is_an_object_too_where_json_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = main(["train", "--json", "--patc", "3"])
+
+    told = json.loads(capsys.readouterr().out)
+    assert code == told["exit_code"] == 2
+    assert told["command"] == "train"
+    assert (told["error"], told["hint"][:22]) == (
+        "No such option: --patc",
+        "did you mean --patch? ",
+    )
 
 
 @pytest.mark.parametrize(
