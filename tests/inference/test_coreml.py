@@ -80,7 +80,9 @@ def test_a_page_by_a_package_in_half_precision_is_the_page_by_torch(
 
     found = restore_image(page, restorer, plan=plan)
 
-    peer = TorchRestorer(source.model, info=source.info, device=choose_device("cpu"))
+    peer = TorchRestorer(
+        source.model, info=source.info, device=choose_device("cpu", precision="fp32")
+    )
     expected = restore_image(page, peer, plan=plan)
     assert np.abs(expected - page).max() > 0.05
     assert np.abs(found - expected).max() <= 1 / 255
