@@ -42,6 +42,7 @@ from kbdenoise.inference.restore import restore_image
 from kbdenoise.models.spec import PAGE_SIDE
 from kbdenoise.progress import Event, Note, silent
 from tests.export.coreml.conftest import ToySource
+from tests.export.coreml.conftest import library as library
 from tests.export.coreml.conftest import randomised as randomised
 from tests.export.coreml.conftest import toy as toy
 from tests.export.coreml.conftest import toy_source as toy_source

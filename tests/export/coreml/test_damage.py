@@ -123,7 +123,7 @@ def test_a_package_is_written_checked_and_refused_when_it_is_damaged(
     assert faults(good, source) == []
 
 
-def test_what_is_no_package_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_what_is_no_package_is_refused_in_a_sentence(library: None, tmp_path: Path) -> None:
     for name in ("Data/com.apple.CoreML", "Empty"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / _MODEL).write_bytes(b"nothing of the kind")
