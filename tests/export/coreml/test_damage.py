@@ -117,8 +117,9 @@ def test_a_package_is_written_checked_and_refused_when_it_is_damaged(
 
     monkeypatch.setattr(packages, "save", broken)
     before = sorted(good.rglob("*"))
-    with pytest.raises(DataError, match="self-check failed, textured 32x32 px"):
+    with pytest.raises(DataError, match="self-check failed, textured 32x32 px") as caught:
         write(source, good, SETTINGS, progress=silent)
+    assert caught.value.hint.startswith("try --precision fp32")
     assert sorted((tmp_path / "out").rglob("*")) == [good, *before]
     assert faults(good, source) == []
 
