@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kbdenoise import atomic
-from kbdenoise.atomic import atomic_folder, atomic_write, write_bytes, write_text
+from kbdenoise.atomic import atomic_folder, atomic_path, atomic_write, write_bytes, write_text
 from kbdenoise.errors import DataError
 
 
@@ -134,3 +134,28 @@ def test_a_folder_with_content_is_never_replaced(tmp_path: Path) -> None:
         (part / "one").write_bytes(b"1")
 
     assert everything_below(tmp_path) == ["store", "store/mine"]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_somebody_else_writes_takes_its_place_whole(is_folder: bool, tmp_path: Path) -> None:
+    def fill(path: Path, content: str) -> None:
+        assert path.suffix == ".model"
+        if is_folder:
+            path.mkdir()
+        (path / "weights" if is_folder else path).write_text(content)
+
+    place = tmp_path / "new" / "a.model"
+    for content in ("first", "second"):
+        with atomic_path(place) as part:
+            fill(part, content)
+
+    with pytest.raises(ZeroDivisionError), atomic_path(place) as part:
+        fill(part, "half of the third")
+        raise ZeroDivisionError
+
+    assert (place / "weights" if is_folder else place).read_text() == "second"
+    assert everything_below(tmp_path) == [
+        "new",
+        "new/a.model",
+        *["new/a.model/weights"] * is_folder,
+    ]

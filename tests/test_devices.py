@@ -12,6 +12,7 @@ from kbdenoise.devices import (
     device_report,
     enough_memory,
     free_memory_bytes,
+    let_mps_fall_back,
 )
 from kbdenoise.errors import NoMemoryError, SettingsError
 
@@ -127,3 +128,38 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_gpu_is_chosen_where_there_is_one() -> None:
     assert choose_device("auto").kind == "cuda"
+
+
+def test_what_an_apple_gpu_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK", raising=False)
+
+    alone = choose_device().text
+    let_mps_fall_back()
+    backed = choose_device().text
+    monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK")
+
+    assert alone.startswith("mps  Apple GPU; operators that it lacks fail: set PYTORCH_ENABLE")
+    assert backed.startswith("mps  Apple GPU; operators that it lacks run on the CPU; float32")
+
+
+@pytest.mark.parametrize(("version", "refused"), [("13.6", True), ("14.0", False), ("26.1", False)])
+def test_bfloat16_on_an_apple_gpu_needs_its_system(
+    version: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr("platform.mac_ver", lambda: (version, ("", "", ""), "arm64"))
+
+    if refused:
+        with pytest.raises(SettingsError, match="needs macOS 14"):
+            choose_device("mps", precision="bf16")
+    else:
+        assert choose_device("mps", precision="bf16").autocast == "bfloat16"
+
+
+def test_memory_of_a_device_that_only_another_engine_knows_is_guessed() -> None:
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has mps")
+
+    assert free_memory_bytes(DeviceChoice(kind="mps", reason="Core ML")) == 2 * 1024**3

@@ -104,7 +104,8 @@ def predict(
         return
     submit = ""
     if result.run is not None and not chosen:
-        submit = follow("submit", result.run.name, "--dry-run", data=data, runs=runs)
+        engine = ["--engine", settings["engine"]] if "engine" in settings else []
+        submit = follow("submit", result.run.name, *engine, "--dry-run", data=data, runs=runs)
     console.show(
         result,
         text=f"✓ {result.out}   {work}\n  {duration(result.seconds)} on {result.device}",

@@ -91,7 +91,7 @@ def _sliding_mean(x: Tensor, *, axis: int, window: int) -> Tensor:
     One axis at a time, because running sums of a whole image would outgrow fp32.
     """
     length = x.shape[axis]
-    if is_traced():
+    if torch.onnx.is_in_onnx_export() or not isinstance(length, int):  # a graph for any size
         return _sliding_mean_of_any(x, axis=axis, window=window)
     if window >= length:
         return x.mean(axis, keepdim=True)

@@ -75,9 +75,7 @@ class Tone(nn.Module):
         """
         check_image_batch(noisy, channels=self.channels, multiple=1, model="tone")
         if page is None:
-            # Apple GPUs pool to sides only that divide the picture's.
-            pooled = noisy.cpu() if noisy.device.type == "mps" else noisy
-            page = F.adaptive_avg_pool2d(pooled, PAGE_SIDE).to(noisy.device)
+            page = _thumbnail(noisy)
         _check_page(page, noisy)
         values = self._values(page).unflatten(1, (self.channels, -1))  # [B, C, knots + 1 or 2]
         values = values[..., None, None]  # [B, C, n] -> [B, C, n, 1, 1]
@@ -96,6 +94,13 @@ class Tone(nn.Module):
             known = torch.cat([seen, _histograms(page)], dim=1)
             last = self.curve if self.kind == "curve" else self.affine
             return widened(last(F.relu(self.mix(known))))
+
+
+def _thumbnail(noisy: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, C, PAGE_SIDE, PAGE_SIDE]."""
+    if noisy.device.type == "mps":  # which pools to sides only that divide the picture's
+        return F.adaptive_avg_pool2d(noisy.cpu(), PAGE_SIDE).to(noisy.device)
+    return F.adaptive_avg_pool2d(noisy, PAGE_SIDE)
 
 
 def _curve(x: Tensor, values: Tensor) -> Tensor:

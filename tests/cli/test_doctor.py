@@ -115,6 +115,17 @@ def test_without_kaggle_everything_else_works(monkeypatch: pytest.MonkeyPatch) -
     assert (found.state, found.cure) == ("absent", 'pip install "kaggle>=2.2.4,<3" six')
 
 
+def test_without_onnx_everything_else_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "by the CPU" in finding("onnx").text
+    real = checks.find_spec
+    monkeypatch.setattr(checks, "find_spec", lambda n: None if n == "onnxruntime" else real(n))
+
+    found = finding("onnx")
+
+    assert (found.state, found.cure) == ("absent", "pip install 'kbdenoise[onnx]'")
+    assert found.text.startswith("onnxruntime not installed; only --format onnx")
+
+
 def put_file(name: str) -> Callable[[Path, pytest.MonkeyPatch], None]:
     def put(home: Path, _: pytest.MonkeyPatch) -> None:
         (home / ".kaggle").mkdir(exist_ok=True)

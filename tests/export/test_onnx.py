@@ -30,7 +30,7 @@ TINY: list[tuple[str, dict[str, Any]]] = [
     ("kbnet-s", {"width": 4, **_U}),
     ("kbnet-l", {**_TRANSFORMER, "nset": 5, "kernel": 1}),
     ("nafnet", {"width": 4, **_U}),
-    ("nafnet", {"width": 4, **_U, "pool_window": 72}),
+    ("nafnet", {"width": 4, **_U, "pool_window": 56}),
     ("restormer", _TRANSFORMER),
     ("dncnn", _DNCNN),
     ("srresnet", {"width": 6, "blocks": 1}),

@@ -42,6 +42,7 @@ from kbdenoise.inference.restore import restore_image
 from kbdenoise.models.spec import PAGE_SIDE
 from kbdenoise.progress import Event, Note, silent
 from tests.export.coreml.conftest import ToySource
+from tests.export.coreml.conftest import library as library
 from tests.export.coreml.conftest import randomised as randomised
 from tests.export.coreml.conftest import toy as toy
 from tests.export.coreml.conftest import toy_source as toy_source
@@ -80,7 +81,9 @@ def test_a_page_by_a_package_in_half_precision_is_the_page_by_torch(
 
     found = restore_image(page, restorer, plan=plan)
 
-    peer = TorchRestorer(source.model, info=source.info, device=choose_device("cpu"))
+    peer = TorchRestorer(
+        source.model, info=source.info, device=choose_device("cpu", precision="fp32")
+    )
     expected = restore_image(page, peer, plan=plan)
     assert np.abs(expected - page).max() > 0.05
     assert np.abs(found - expected).max() <= 1 / 255

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.config import FrontendName
-from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.errors import DataError, KbdenoiseError, SettingsError
 from kbdenoise.export.coreml.library import coremltools, quiet
 from kbdenoise.export.source import INPUT, OUTPUT, PAGE
 
@@ -95,6 +95,8 @@ def _refused(name: str, frontend: FrontendName) -> Iterator[None]:
     """Turn whatever a converter comes up with into a sentence."""
     try:
         yield
+    except (KbdenoiseError, MemoryError):
+        raise
     except Exception as error:
         raise _refusal(error, name=name, frontend=frontend) from error
 

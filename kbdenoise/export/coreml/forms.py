@@ -113,7 +113,9 @@ class AttentionForm(nn.Module):
     their products leave half precision however large the tile is. A query that is zero stays so.
     """
 
-    _SCALE = 8.0  # of queries and keys: below a root mean square of 1/1024 they count as silent
+    # Of queries and keys: below a root mean square of 1/256 they count as silent; squares of
+    # those beyond 128 overflow.
+    _SCALE = 2.0
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, temperature: Tensor) -> Tensor:
         """Mix the channels of `value` [1, C, H, W]."""

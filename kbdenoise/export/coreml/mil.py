@@ -87,6 +87,11 @@ def _stored(result: Tensor, value: Value, flush: bool) -> Tensor:
 
 
 def _shaped(result: Tensor, value: Value) -> Tensor:
+    if value.kind not in _ROUNDED:
+        raise DataError(
+            f"{value.name} of the package is {value.kind}, which no network of kbdenoise has",
+            hint="export with the tested versions of torch and coremltools: see constraints.txt",
+        )
     if tuple(result.shape) != value.shape:
         raise DataError(
             f"{value.name} of the package is {list(result.shape)}, but {list(value.shape)} is "

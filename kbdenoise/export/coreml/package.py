@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kbdenoise.atomic import atomic_path
 from kbdenoise.config import ExportSettings
+from kbdenoise.errors import DataError
 from kbdenoise.export.coreml.check import Checked, check_package
 from kbdenoise.export.coreml.convert import COMPUTE_UNITS, TARGET, convert, record, save
 from kbdenoise.export.coreml.forms import exportable
@@ -37,8 +38,18 @@ def write(source: Source, out: Path, settings: ExportSettings, *, progress: Prog
         save(made, part, metadata=source.card.to_strings())
         progress(Fact(label="check", text="every operation is computed and compared with torch"))
         checked = check_package(part, source)
-        require(checked.checks, package=out)
+        _require(checked, source, out)
     return Exported(path=out, checks=checked.checks, lines=_lines(source, checked))
+
+
+def _require(checked: Checked, source: Source, out: Path) -> None:
+    """Raises DataError for a failed check, with the cure of half precision that overflows."""
+    try:
+        require(checked.checks, package=out)
+    except DataError as error:
+        if source.card.precision == "fp16":
+            error.hint = f"try --precision fp32, which does not overflow; else {error.hint}"
+        raise
 
 
 def _lines(source: Source, checked: Checked) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Toy networks with weights that no result is right without."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,14 @@ def toy(randomised: Randomise) -> Toy:
 
 
 @pytest.fixture
-def toy_source(toy: Toy, tmp_path: Path) -> ToySource:
+def library() -> None:
+    """coremltools, where there is one for the system."""
+    if find_spec("coremltools") is None:
+        pytest.skip("coremltools is not installed: it is there for macOS and Linux on x86-64")
+
+
+@pytest.fixture
+def toy_source(toy: Toy, tmp_path: Path, library: None) -> ToySource:
     """A function that saves a toy and makes it ready for export; a tile of 32 px is quick."""
 
     def make(

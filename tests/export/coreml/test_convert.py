@@ -92,7 +92,7 @@ def test_a_trace_that_numpy_breaks_is_explained(toy_source: ToySource, tmp_path:
     assert not (tmp_path / "x.mlpackage").exists()
 
 
-def test_a_network_that_cannot_be_converted_is_named() -> None:
+def test_a_network_that_cannot_be_converted_is_named(library: None) -> None:
     class Spectrum(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.linalg.svdvals(x)[..., None]

@@ -117,13 +117,14 @@ def test_a_package_is_written_checked_and_refused_when_it_is_damaged(
 
     monkeypatch.setattr(packages, "save", broken)
     before = sorted(good.rglob("*"))
-    with pytest.raises(DataError, match="self-check failed, textured 32x32 px"):
+    with pytest.raises(DataError, match="self-check failed, textured 32x32 px") as caught:
         write(source, good, SETTINGS, progress=silent)
+    assert caught.value.hint.startswith("try --precision fp32")
     assert sorted((tmp_path / "out").rglob("*")) == [good, *before]
     assert faults(good, source) == []
 
 
-def test_what_is_no_package_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_what_is_no_package_is_refused_in_a_sentence(library: None, tmp_path: Path) -> None:
     for name in ("Data/com.apple.CoreML", "Empty"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / _MODEL).write_bytes(b"nothing of the kind")

@@ -112,6 +112,8 @@ def test_an_unknown_operation_a_wrong_shape_and_a_missing_value_end_it() -> None
         evaluate(replace(made, operations=(replace(op, kind="erf"),)), x)
     with pytest.raises(DataError, match=r"out0 of the package is \[2\], but \[3\] is declared"):
         evaluate(program("mul", gives=(3,), constants={"y": 1.0}, x=(2,)), x)
+    with pytest.raises(DataError, match="x of the package is int32"):
+        evaluate(program("relu", gives=(2,), type="int32", x=(2,)), x)
     with pytest.raises(DataError, match="takes 'y', which nothing has made"):
         evaluate(replace(made, constants={}), x)
     with pytest.raises(DataError, match=r"layer_norm \(out0\) of the package cannot be computed"):
