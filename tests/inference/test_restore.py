@@ -69,7 +69,7 @@ def random_restorer(name: str, **hyperparameters: object) -> TorchRestorer:
             else:
                 parameter.copy_(0.1 * torch.randn_like(parameter))
     info = describe_model(name, channels=3, **hyperparameters)
-    return TorchRestorer(model, info=info, device=choose_device("cpu"))
+    return TorchRestorer(model, info=info, device=choose_device("cpu", precision="fp32"))
 
 
 @given(
