@@ -1,4 +1,5 @@
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -254,6 +255,7 @@ def test_our_errors_become_text_and_exit_codes(
 def test_debug_shows_the_traceback_of_our_own_errors(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("kbdenoise"), "handlers", [])  # what it adds goes again
     fail_with(monkeypatch, DataError("it broke", hint="mend it"))
 
     code = main(["models", "--debug"])

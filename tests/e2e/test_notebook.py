@@ -58,7 +58,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.delenv(name)
         for name, value in environment(folder).items():
             patch.setenv(name, value)
-        kbdenoise.fetch("khu-descan", data=Path("elsewhere"))
+        kbdenoise.fetch("khu-descan", data=Path("elsewhere"), kaggle_input=folder / "input")
         places = {"data": Path("elsewhere"), "runs": Path("input/my-run/runs")}
         kbdenoise.train("khu-descan", **places, **size, folds=3, fold=0, device="cpu", threads=1)
     return folder
