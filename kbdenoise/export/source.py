@@ -11,14 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.config import ExportSettings
-from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.errors import SettingsError
 from kbdenoise.export.card import ExportCard
 from kbdenoise.imaging.tiles import round_up, usual_overlap
-from kbdenoise.models.build import describe_model
-from kbdenoise.models.layers import fold_scales
+from kbdenoise.models.network import load_network, working_bytes_per_pixel
 from kbdenoise.models.spec import PAGE_SIDE, ModelInfo
-from kbdenoise.models.weights import load_weights
-from kbdenoise.models.working import working_bytes_per_pixel
 from kbdenoise.runs.folder import Run, find_run
 
 INPUT, PAGE, OUTPUT = "image", "page", "restored"
@@ -87,14 +84,7 @@ def source_of(
     hyper: Mapping[str, Any] | None = None,
 ) -> Source:
     """`load_source` for a weights file, which may be that of a run."""
-    model, card = load_weights(weights, **(hyper or {}))
-    if card.channels not in (1, 3):
-        raise DataError(
-            f"{weights} holds a {card.model} for pictures of {card.channels} channels",
-            hint="only gray and colour pictures can be restored: use weights for 1 or 3 channels",
-        )
-    info = describe_model(card.model, channels=card.channels, side=0, **card.hyperparameters)
-    fold_scales(model)
+    model, info, card = load_network(weights, hyper)
     tile = round_up(settings.tile, info.multiple)
     return Source(
         name=run.name if run else weights.stem,

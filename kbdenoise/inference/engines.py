@@ -13,13 +13,11 @@ import torch
 from torch import nn
 
 from kbdenoise.devices import DeviceChoice
-from kbdenoise.errors import DataError
 from kbdenoise.imaging.files import FloatImage
-from kbdenoise.models.build import channels_last, describe_model, laid_out
-from kbdenoise.models.layers import fold_scales
+from kbdenoise.models.build import channels_last, laid_out
+from kbdenoise.models.network import load_network, working_bytes_per_pixel
 from kbdenoise.models.spec import ModelInfo
-from kbdenoise.models.weights import ModelCard, load_weights
-from kbdenoise.models.working import working_bytes_per_pixel
+from kbdenoise.models.weights import ModelCard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,17 +131,6 @@ class TorchRestorer:
 def load_restorer(
     weights: Path, *, device: DeviceChoice, hyperparameters: Mapping[str, Any] | None = None
 ) -> tuple[TorchRestorer, ModelCard]:
-    """A restorer from a weights file, ours or another that is recognised by its tensors.
-
-    `hyperparameters` are those that the file does not tell or that shall win over it. Raises
-    DataError for a broken file and SettingsError for hyper-parameters that do not suit it.
-    """
-    model, card = load_weights(weights, **(hyperparameters or {}))
-    if card.channels not in (1, 3):
-        raise DataError(
-            f"{weights} holds a {card.model} for pictures of {card.channels} channels",
-            hint="only gray and colour pictures can be restored: use weights for 1 or 3 channels",
-        )
-    info = describe_model(card.model, channels=card.channels, side=0, **card.hyperparameters)
-    fold_scales(model)
+    """A restorer from a weights file, which `load_network` reads."""
+    model, info, card = load_network(weights, hyperparameters)
     return TorchRestorer(model, info=info, device=device), card
