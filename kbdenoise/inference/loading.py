@@ -11,7 +11,7 @@ from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.inference.coreml import FirstCallError
 from kbdenoise.inference.engines import Restorer
 from kbdenoise.inference.filters import FilterRestorer, filter_device, read_filter
-from kbdenoise.inference.packages import ENGINES, Opened, engine_of, is_package
+from kbdenoise.inference.packages import ENGINES, engine_of, is_package
 from kbdenoise.inference.restoration import Restoration
 from kbdenoise.progress import Note, Progress, silent
 from kbdenoise.resolving import resolve
@@ -101,7 +101,8 @@ def _loaded(
     try:
         restorer, device = engine.open(file, config)
     except FirstCallError as fault:
-        restorer, device = _instead(fault, file, config, weights=None if run is None else weights)
+        config, file = _instead(fault, file, config, weights=None if run is None else weights)
+        restorer, device = ENGINES[config.engine.engine].open(file, config)
         progress(Note(text=f"{fault.message}; going on with {device.text}"))
     return Loaded(
         name=name,
@@ -115,18 +116,18 @@ def _loaded(
 
 def _instead(
     fault: FirstCallError, package: Path, config: PredictConfig, *, weights: Path | None
-) -> Opened:
-    """What restores where Core ML's units could not: torch with the run's weights, or the CPU.
+) -> tuple[PredictConfig, Path]:
+    """What is to restore where Core ML's units could not: torch with a run's weights, or the CPU.
 
-    Raises the fault where there is nothing else.
+    Settings, and the file to compute with. Raises the fault where there is nothing else.
     """
     if weights is not None:
         engine = replace(config.engine, engine="torch", compute_units="auto")
-        return ENGINES["torch"].open(weights, replace(config, engine=engine))
+        return replace(config, engine=engine), weights
     if config.engine.compute_units == "cpu":
         raise fault
     engine = replace(config.engine, compute_units="cpu")
-    return ENGINES["coreml"].open(package, replace(config, engine=engine))
+    return replace(config, engine=engine), package
 
 
 def _restoration(

@@ -204,6 +204,7 @@ def test_a_neural_engine_that_fails_gives_way_to_the_cpu_for_a_package(
 
     assert dead_engine.tried == ["CPU_AND_NE", "CPU_ONLY"]
     assert dead_engine.used == ["CPU_ONLY"]
+    assert (loaded.weights, loaded.config.engine.compute_units) == (package, "cpu")
     assert loaded.restoration.restorer.fixed_tile == 64
     (note,) = (event.text for event in told if isinstance(event, Note))
     assert "the Neural Engine cannot compute" in note
@@ -211,19 +212,17 @@ def test_a_neural_engine_that_fails_gives_way_to_the_cpu_for_a_package(
 
 
 def test_a_neural_engine_that_fails_gives_way_to_torch_for_a_run(
-    package: Path, dead_engine: Mac, toy_source: ToySource, tmp_path: Path
+    package: Path, dead_engine: Mac, tmp_path: Path
 ) -> None:
-    toy_source("dncnn")
-    config = PredictConfig(engine=EngineSettings(engine="coreml"))
+    config = PredictConfig(engine=EngineSettings(engine="coreml", compute_units="ane"))
+    weights = tmp_path / "best.safetensors"
     with pytest.raises(FirstCallError) as caught:
         open_coreml(package, system=dead_engine)
 
-    restorer, device = _instead(
-        caught.value, package, config, weights=tmp_path / "dncnn.safetensors"
-    )
+    instead, file = _instead(caught.value, package, config, weights=weights)
 
-    assert isinstance(restorer, TorchRestorer)
-    assert device.kind in ("cpu", "mps", "cuda")
+    assert instead.engine == EngineSettings(engine="torch")
+    assert file == weights
 
 
 def test_where_the_cpu_fails_too_the_reason_is_told(package: Path, dead_engine: Mac) -> None:
