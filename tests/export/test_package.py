@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from kbdenoise.cli.app import main
-from kbdenoise.errors import SettingsError
+from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.export import formats
 from kbdenoise.export.package import export_model
 
-from .conftest import SaveTiny
+from .conftest import SaveTiny, full_disk
 
 
 @pytest.fixture
@@ -26,6 +26,14 @@ def test_a_program_of_torch_takes_any_batch_and_size(weights: Path) -> None:
     module = torch.export.load(package.path).module()
     assert module(torch.rand(3, 3, 7, 90)).shape == (3, 3, 7, 90)
     assert all(check.passed for check in package.checks)
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_a_full_disk_is_told_and_keeps_nothing(weights: Path, format: str) -> None:
+    with pytest.raises(DataError, match="no space left on the disk"), full_disk():
+        export_model(str(weights), format=format, tile=64)
+
+    assert list(weights.parent.iterdir()) == [weights]
 
 
 def test_nothing_is_overwritten_unless_asked(weights: Path) -> None:
