@@ -147,10 +147,13 @@ def provider_words() -> str:
 
 
 def _wanted(available: list[str], units: str) -> tuple[str, Mapping[str, str]]:
-    """The first provider of the table that is installed and serves the units, and its options."""
+    """The first provider of the table that is installed and serves the units, and its options.
+
+    Without a word Core ML gets the Neural Engine and the CPU, as `coreml.open_coreml` does.
+    """
     for name, provider in PROVIDERS.items():
         if name in available and (units == "auto" or units in provider.units):
-            return name, provider.options.get("all" if units == "auto" else units, {})
+            return name, provider.options.get("ane" if units == "auto" else units, {})
     there = ", ".join(p.words for name, p in PROVIDERS.items() if name in available)
     raise SettingsError(
         f"--compute-units {units} is not served by the installed ONNX Runtime, which has {there}",
