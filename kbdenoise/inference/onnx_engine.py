@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbdenoise.devices import DeviceChoice, DeviceKind, usable_cores
-from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.errors import DataError, SettingsError, first_line
 from kbdenoise.export.card import ExportCard
 from kbdenoise.export.formats import FORMATS
 from kbdenoise.export.source import INPUT, OUTPUT, PAGE
@@ -91,7 +91,7 @@ class OnnxRestorer:
             if any(words in str(error) for words in _NO_MEMORY):
                 raise MemoryError(str(error)) from error
             raise DataError(
-                f"ONNX Runtime failed: {_first_line(error)}",
+                f"ONNX Runtime failed: {first_line(error)}",
                 hint="try --compute-units cpu, or --engine torch",
             ) from error
         answer: FloatImage = np.ascontiguousarray(restored.transpose(0, 2, 3, 1))
@@ -177,7 +177,7 @@ def _opened(
         return runtime.InferenceSession(package, options, providers=providers)
     except Exception as error:  # of a dozen classes that have nothing in common
         raise DataError(
-            f"ONNX Runtime cannot read {package}: {_first_line(error)}",
+            f"ONNX Runtime cannot read {package}: {first_line(error)}",
             hint="write it anew: kbdenoise export RUN --format onnx --force",
         ) from error
 
@@ -201,7 +201,3 @@ def _runtime() -> Any:
 def _planes(images: FloatImage) -> FloatImage:
     """[B, H, W, C] -> [B, C, H, W]."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

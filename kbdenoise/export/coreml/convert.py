@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.config import FrontendName
-from kbdenoise.errors import DataError, KbdenoiseError, SettingsError
+from kbdenoise.errors import DataError, KbdenoiseError, SettingsError, first_line
 from kbdenoise.export.coreml.library import coremltools, quiet
 from kbdenoise.export.source import INPUT, OUTPUT, PAGE
 
@@ -117,7 +117,6 @@ def _refused(name: str, frontend: FrontendName) -> Iterator[None]:
 
 
 def _refusal(error: Exception, *, name: str, frontend: FrontendName) -> Exception:
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     if os.strerror(errno.ENOSPC) in str(error):
         return DataError(
             f"no space left in the folder of temporary files, {gettempdir()}",
@@ -130,6 +129,6 @@ def _refusal(error: Exception, *, name: str, frontend: FrontendName) -> Exceptio
             hint="use --frontend export, or install numpy<2.4",
         )
     return DataError(
-        f"{name} cannot be converted to a Core ML package: {reason}",
+        f"{name} cannot be converted to a Core ML package: {first_line(error)}",
         hint="export it as ONNX (--format onnx), or with the tested versions: see constraints.txt",
     )
