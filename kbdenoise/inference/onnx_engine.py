@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CPU = "CPUExecutionProvider"
 _NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "out of memory", "BFCArena")
 _HELD = 1.5  # times the card's estimate: KBNet-S took 1.34 times it, NAFNet and DnCNN half of it
-_ERRORS_ONLY = 3  # of ONNX Runtime's log
+_FATAL_ONLY = 4  # of ONNX Runtime's log: its errors come as exceptions, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +169,7 @@ def _opened(
     if not package.is_file():
         raise DataError(f"{package} does not exist", hint="write it: kbdenoise export RUN")
     options = runtime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = threads or usable_cores()
     if light:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL

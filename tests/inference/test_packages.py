@@ -249,6 +249,15 @@ def test_a_session_without_memory_says_so_as_torch_does(run: Run) -> None:
         restorer(np.zeros((1, 8, 8, 3), dtype=np.float32))
 
 
+def test_a_session_that_fails_is_told_once(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    restorer, _ = onnx_engine.open_onnx(run.export_folder / f"{run.name}.onnx")
+
+    with pytest.raises(DataError, match="ONNX Runtime failed"):
+        restorer(np.zeros((1, 7, 7, 3), dtype=np.float32))  # no multiple of the network's two
+
+    assert capfd.readouterr().err == ""
+
+
 class Poor:
     """Answers as ONNX Runtime does where it gets no memory."""
 
