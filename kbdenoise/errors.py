@@ -99,6 +99,11 @@ class SettingsError(KbdenoiseError):
     exit_code = 2
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says first, or its kind."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the closest known word, or lists all of them.
 

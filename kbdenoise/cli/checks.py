@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kbdenoise.cli.complete import contests_in
 from kbdenoise.cli.words import size
+from kbdenoise.errors import first_line
 
 if TYPE_CHECKING:
     from kbdenoise.contests.kaggle_client import Credential
@@ -99,7 +100,7 @@ def _torch() -> Iterator[Finding]:
         import torch
     except (ImportError, OSError) as error:
         yield Finding(
-            name="torch", state="broken", text=_first_line(error), cure="pip install torch"
+            name="torch", state="broken", text=first_line(error), cure="pip install torch"
         )
         return
     from kbdenoise.devices import device_report
@@ -160,7 +161,7 @@ def _opencv() -> Iterator[Finding]:
     try:
         import cv2
     except (ImportError, OSError) as error:
-        text = _first_line(error)
+        text = first_line(error)
         display = "libGL" in text or "libgthread" in text
         cure = "pip uninstall opencv-python; pip install opencv-python-headless"
         yield Finding(
@@ -312,7 +313,3 @@ def version_of(package: str) -> str:
 def _existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
     return next(p for p in (folder, *folder.parents) if os.path.exists(p))
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,5 +1,6 @@
 """`kbdenoise export`: a model for other engines."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -122,13 +123,16 @@ def _report(report: "Report", *, width: int) -> str:
         }
         for row in report.rows
     ]
-    return "\n".join([*lines, table(rows, width=width), "", NOTE])
+    lines.append(table(rows, width=width))
+    return "\n".join(lines if report.plan is not None else [*lines, "", NOTE])
 
 
 def _next(result: "Package", *, out: Path | None, runs: Path) -> str:
-    """The command that uses the package, where one does."""
+    """The command that uses the package, where one does on this system."""
     if result.format == "torch":
         return ""
+    if result.format == "coreml" and sys.platform != "darwin":
+        return follow("export", str(result.path), "--report") if result.report is None else ""
     if result.run is None or out is not None:
         return follow("predict", str(result.path), "PICTURES")
     return follow("predict", result.run.name, "--engine", result.format, runs=runs)

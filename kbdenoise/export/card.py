@@ -75,8 +75,9 @@ class ExportCard:
             ) from error
         card = cls(**content)
         if version != FORMAT_VERSION or not card.is_sound:
+            fault = "of another version" if version != FORMAT_VERSION else "that are damaged"
             raise DataError(
-                f"{where} has metadata of another version of kbdenoise ({version})",
+                f"{where} has metadata {fault}",
                 hint="write it anew: kbdenoise export RUN --force",
             )
         return card

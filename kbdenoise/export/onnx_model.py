@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kbdenoise.atomic import atomic_path, writing_to
 from kbdenoise.config import ExportSettings
-from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.errors import DataError, SettingsError, first_line
 from kbdenoise.export.formats import Exported, require
 from kbdenoise.export.probes import compared, probes
 from kbdenoise.export.source import INPUT, OUTPUT, Source, versions
@@ -134,9 +134,8 @@ def _traced(source: Source) -> bytes:
                 },
             )
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
-            f"{source.info.name} does not convert to ONNX: {lines[0]}",
+            f"{source.info.name} does not convert to ONNX: {first_line(error)}",
             hint="it can be written with --format torch, and run by --engine torch",
         ) from error
     finally:

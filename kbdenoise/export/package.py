@@ -46,19 +46,21 @@ def export_model(
     """Write a network for another engine; the package is read back and checked before it appears.
 
     `run` is a run or a weights file. `out` defaults to runs/RUN/export/RUN with the format's
-    suffix, or beside a weights file. With `report` a package for Core ML is looked at, too: see
-    `coreml.report`. Further keyword arguments are settings of ExportConfig.
+    suffix, or beside a weights file. With `report` the package is one for Core ML and is looked
+    at, too: see `coreml.report`. Further keyword arguments are settings of ExportConfig.
 
     Raises SettingsError where something is there already (unless `force`) or a package is not
     installed, and DataError for a package that computes something else than torch.
     """
     given = {key: value for key, value in settings.items() if value is not None}
+    if report:
+        given.setdefault("format", "coreml")
     config = resolve(ExportConfig(), ("settings", given))
     chosen = config.export
     if report and chosen.format != "coreml":
         raise SettingsError(
             f"--report tells where Core ML computes, and this is --format {chosen.format}",
-            hint="add --format coreml, or leave out --report",
+            hint="leave out --format, or leave out --report",
         )
     writer = writer_of(chosen.format)
     source = load_source(run, runs=runs, settings=chosen, hyper=parse_hyper(config.model.hyper))

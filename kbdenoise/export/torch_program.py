@@ -3,6 +3,7 @@
 Sides are free, in multiples of the network's own and at least two of them, and so is the batch.
 """
 
+import io
 from pathlib import Path
 
 import torch
@@ -42,8 +43,10 @@ def write(source: Source, out: Path, settings: ExportSettings, *, progress: Prog
     card = "\n".join(f"{k}={v}" for k, v in source.card.to_strings().items())
     side = round_up(64, multiple)
     sides = [(side, side + multiple), (side + 3 * multiple, side)]
+    archive = io.BytesIO()  # torch ends the whole process where it meets a full disk itself
+    torch.export.save(program, archive, extra_files={_CARD_FILE: card})
     with atomic_path(out) as part:
-        torch.export.save(program, part, extra_files={_CARD_FILE: card})
+        part.write_bytes(archive.getbuffer())
         module = torch.export.load(part).module()
 
         def answer(inputs: tuple[Tensor, ...]) -> Tensor:

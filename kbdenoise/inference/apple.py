@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kbdenoise.errors import first_line
 from kbdenoise.export.card import ExportCard
-from kbdenoise.export.coreml.compiled import compiled, first_line, require_a_mac
+from kbdenoise.export.coreml.compiled import compiled, require_a_mac
 from kbdenoise.export.coreml.library import coremltools
 from kbdenoise.export.source import INPUT, OUTPUT, PAGE
 from kbdenoise.inference.coreml import Planes, Runner

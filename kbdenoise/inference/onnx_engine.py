@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kbdenoise.devices import DeviceChoice, DeviceKind, usable_cores
-from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.errors import DataError, SettingsError, first_line
 from kbdenoise.export.card import ExportCard
 from kbdenoise.export.formats import FORMATS
 from kbdenoise.export.source import INPUT, OUTPUT, PAGE
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CPU = "CPUExecutionProvider"
 _NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "out of memory", "BFCArena")
 _HELD = 1.5  # times the card's estimate: KBNet-S took 1.34 times it, NAFNet and DnCNN half of it
-_ERRORS_ONLY = 3  # of ONNX Runtime's log
+_FATAL_ONLY = 4  # of ONNX Runtime's log: its errors come as exceptions, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class OnnxRestorer:
             if any(words in str(error) for words in _NO_MEMORY):
                 raise MemoryError(str(error)) from error
             raise DataError(
-                f"ONNX Runtime failed: {_first_line(error)}",
+                f"ONNX Runtime failed: {first_line(error)}",
                 hint="try --compute-units cpu, or --engine torch",
             ) from error
         answer: FloatImage = np.ascontiguousarray(restored.transpose(0, 2, 3, 1))
@@ -147,10 +147,13 @@ def provider_words() -> str:
 
 
 def _wanted(available: list[str], units: str) -> tuple[str, Mapping[str, str]]:
-    """The first provider of the table that is installed and serves the units, and its options."""
+    """The first provider of the table that is installed and serves the units, and its options.
+
+    Without a word Core ML gets the Neural Engine and the CPU, as `coreml.open_coreml` does.
+    """
     for name, provider in PROVIDERS.items():
         if name in available and (units == "auto" or units in provider.units):
-            return name, provider.options.get("all" if units == "auto" else units, {})
+            return name, provider.options.get("ane" if units == "auto" else units, {})
     there = ", ".join(p.words for name, p in PROVIDERS.items() if name in available)
     raise SettingsError(
         f"--compute-units {units} is not served by the installed ONNX Runtime, which has {there}",
@@ -166,7 +169,7 @@ def _opened(
     if not package.is_file():
         raise DataError(f"{package} does not exist", hint="write it: kbdenoise export RUN")
     options = runtime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = threads or usable_cores()
     if light:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -174,7 +177,7 @@ def _opened(
         return runtime.InferenceSession(package, options, providers=providers)
     except Exception as error:  # of a dozen classes that have nothing in common
         raise DataError(
-            f"ONNX Runtime cannot read {package}: {_first_line(error)}",
+            f"ONNX Runtime cannot read {package}: {first_line(error)}",
             hint="write it anew: kbdenoise export RUN --format onnx --force",
         ) from error
 
@@ -198,7 +201,3 @@ def _runtime() -> Any:
 def _planes(images: FloatImage) -> FloatImage:
     """[B, H, W, C] -> [B, C, H, W]."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,6 +1,7 @@
 """Weights files of tiny networks with weights drawn at random."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,18 @@ from kbdenoise.models.build import build_model
 from kbdenoise.models.weights import ModelCard, save_weights
 
 SaveTiny = Callable[..., Path]
+
+
+@contextmanager
+def full_disk(*, after_bytes: int = 1000) -> Iterator[None]:
+    """No file that is written here may become longer."""
+    resource = pytest.importorskip("resource", reason="limits of files are for Unix")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (after_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

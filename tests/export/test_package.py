@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from kbdenoise.cli.app import main
-from kbdenoise.errors import SettingsError
+from kbdenoise.cli.export import _next
+from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.export import formats
-from kbdenoise.export.package import export_model
+from kbdenoise.export.package import Package, export_model
 
-from .conftest import SaveTiny
+from .conftest import SaveTiny, full_disk
 
 
 @pytest.fixture
@@ -26,6 +27,14 @@ def test_a_program_of_torch_takes_any_batch_and_size(weights: Path) -> None:
     module = torch.export.load(package.path).module()
     assert module(torch.rand(3, 3, 7, 90)).shape == (3, 3, 7, 90)
     assert all(check.passed for check in package.checks)
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_a_full_disk_is_told_and_keeps_nothing(weights: Path, format: str) -> None:
+    with pytest.raises(DataError, match="no space left on the disk"), full_disk():
+        export_model(str(weights), format=format, tile=64)
+
+    assert list(weights.parent.iterdir()) == [weights]
 
 
 def test_nothing_is_overwritten_unless_asked(weights: Path) -> None:
@@ -58,6 +67,34 @@ def test_the_command_shows_figures_and_what_comes_next(
     assert out.startswith(f"✓ {weights.with_suffix('.onnx')}   dncnn, fp32, 0 MiB\n  opset 17")
     assert "black, largest error" in out
     assert f"next: kbdenoise predict {weights.with_suffix('.onnx')} PICTURES" in err
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        ("darwin", "kbdenoise predict x.mlpackage PICTURES"),
+        ("linux", "kbdenoise export x.mlpackage --report"),
+    ],
+)
+def test_what_comes_next_is_what_the_system_can_do(
+    system: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", system)
+    package = Package(
+        path=Path("x.mlpackage"),
+        format="coreml",
+        model="dncnn",
+        precision="fp16",
+        tile=64,
+        overlap=16,
+        size_bytes=1,
+        run=None,
+        checks=(),
+        lines=(),
+        report=None,
+    )
+
+    assert _next(package, out=None, runs=Path("runs")) == expected
 
 
 def test_without_onnx_the_way_to_it_is_told(

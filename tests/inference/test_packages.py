@@ -235,12 +235,27 @@ def test_the_first_provider_that_serves_the_units_is_wanted(
     assert onnx_engine._wanted(available, units)[0] == wanted
 
 
+def test_core_ml_is_not_given_everything_unless_asked() -> None:
+    _, options = onnx_engine._wanted(["CoreMLExecutionProvider"], "auto")
+
+    assert options["MLComputeUnits"] == "CPUAndNeuralEngine"
+
+
 def test_a_session_without_memory_says_so_as_torch_does(run: Run) -> None:
     restorer, _ = onnx_engine.open_onnx(run.export_folder / f"{run.name}.onnx")
     restorer.session = Poor()
 
     with pytest.raises(MemoryError):
         restorer(np.zeros((1, 8, 8, 3), dtype=np.float32))
+
+
+def test_a_session_that_fails_is_told_once(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    restorer, _ = onnx_engine.open_onnx(run.export_folder / f"{run.name}.onnx")
+
+    with pytest.raises(DataError, match="ONNX Runtime failed"):
+        restorer(np.zeros((1, 7, 7, 3), dtype=np.float32))  # no multiple of the network's two
+
+    assert capfd.readouterr().err == ""
 
 
 class Poor:

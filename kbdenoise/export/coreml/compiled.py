@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kbdenoise.atomic import atomic_path
-from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.errors import DataError, SettingsError, first_line
 from kbdenoise.export.coreml.library import coremltools
 from kbdenoise.export.source import checksum
 from kbdenoise.models.kba_library import cache_folder
@@ -53,11 +53,6 @@ def require_a_mac() -> None:
             f"Core ML runs packages on macOS alone, and this is {platform.system()}",
             hint="use --engine torch or --engine onnx here",
         )
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says first, or its kind."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _core_ml() -> Compile:

@@ -1,8 +1,13 @@
 """From a network in its forms for export to a Core ML package on the disk."""
 
+import errno
+import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -10,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.config import FrontendName
-from kbdenoise.errors import DataError, KbdenoiseError, SettingsError
+from kbdenoise.errors import DataError, KbdenoiseError, SettingsError, first_line
 from kbdenoise.export.coreml.library import coremltools, quiet
 from kbdenoise.export.source import INPUT, OUTPUT, PAGE
 
@@ -82,12 +87,22 @@ def convert(
 
 
 def save(package: Any, path: Path, *, metadata: Mapping[str, str]) -> None:
-    """Write a package folder; `path` ends in .mlpackage."""
+    """Write a package folder; `path` ends in .mlpackage. Raises OSError for a full disk."""
     package.short_description = f"Image restoration by kbdenoise: {metadata['kbdenoise.model']}"
     package.user_defined_metadata.update(metadata)
     with quiet():
-        package.save(str(path))
+        try:
+            package.save(str(path))
+        except shutil.Error as error:  # of several files, their reasons in its text alone
+            raise _first_of(error) from error
     (path / _DEBUG_FILE).unlink(missing_ok=True)
+
+
+def _first_of(error: shutil.Error) -> OSError:
+    """The first failure in the text of one that copies a folder, with its number."""
+    found = re.search(r"\[Errno (\d+)\]", str(error))
+    number = int(found[1]) if found else errno.EIO
+    return OSError(number, os.strerror(number))
 
 
 @contextmanager
@@ -102,7 +117,11 @@ def _refused(name: str, frontend: FrontendName) -> Iterator[None]:
 
 
 def _refusal(error: Exception, *, name: str, frontend: FrontendName) -> Exception:
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if os.strerror(errno.ENOSPC) in str(error):
+        return DataError(
+            f"no space left in the folder of temporary files, {gettempdir()}",
+            hint="free some space there, or let TMPDIR name a folder on another disk",
+        )
     if frontend == "trace" and _NUMPY_FAULT in str(error):
         return SettingsError(
             f"--frontend trace does not work with numpy {np.__version__}: coremltools 9.0 takes "
@@ -110,6 +129,6 @@ def _refusal(error: Exception, *, name: str, frontend: FrontendName) -> Exceptio
             hint="use --frontend export, or install numpy<2.4",
         )
     return DataError(
-        f"{name} cannot be converted to a Core ML package: {reason}",
+        f"{name} cannot be converted to a Core ML package: {first_line(error)}",
         hint="export it as ONNX (--format onnx), or with the tested versions: see constraints.txt",
     )

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from kbdenoise.cli.app import main
+from kbdenoise.cli.export import _report
 from kbdenoise.config import ExportSettings
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.export.coreml import report as reports
 from kbdenoise.export.coreml.convert import convert, record
 from kbdenoise.export.coreml.library import coremltools
 from kbdenoise.export.coreml.package import write
+from kbdenoise.export.coreml.placement import NOTE
 from kbdenoise.export.coreml.plan import Planned
 from kbdenoise.export.coreml.program import read_program
 from kbdenoise.export.coreml.report import look_at
@@ -119,8 +121,7 @@ def test_the_command_writes_a_package_and_tells_where_it_might_run(
     toy_source("dncnn")
     weights, package = tmp_path / "dncnn.safetensors", tmp_path / "dncnn.mlpackage"
 
-    words = ["export", str(weights), "--format", "coreml", "--tile", "64", "--report"]
-    assert main(words) == 0
+    assert main(["export", str(weights), "--tile", "64", "--report"]) == 0
 
     out, _ = capsys.readouterr()
     assert out.startswith(f"✓ {package}   dncnn, fp16, 0 MiB\n  6 operations, tiles of 64x64 px")
@@ -141,6 +142,7 @@ def test_a_report_is_core_mls_plan_where_there_is_one_and_a_guess_elsewhere(
     guess = look_at(package)
 
     assert (guess.model, guess.tile, guess.plan) == ("dncnn", 32, None)
+    assert _report(guess, width=100).endswith(NOTE)
     assert guess.summary == (
         "6 of 6 operations are ANE-plausible (a static heuristic, not a measurement)"
     )
@@ -148,6 +150,8 @@ def test_a_report_is_core_mls_plan_where_there_is_one_and_a_guess_elsewhere(
     monkeypatch.setattr(reports, "has_plans", lambda: True)
     monkeypatch.setattr(reports, "compiled", lambda path: path.with_suffix(".mlmodelc"))
     monkeypatch.setattr(reports, "read_plan", lambda compiled: recorded)
-    assert look_at(package).summary == (
+    told = look_at(package)
+    assert told.summary == (
         "Core ML's plan: All 6: Neural Engine 6 (100 % of the cost), CPU 0 (0 %), GPU 0 (0 %)"
     )
+    assert NOTE not in _report(told, width=100)

@@ -12,12 +12,13 @@ from kbdenoise.config import ExportSettings
 from kbdenoise.errors import DataError
 from kbdenoise.export.coreml import package as packages
 from kbdenoise.export.coreml.check import check_package
-from kbdenoise.export.coreml.convert import save
+from kbdenoise.export.coreml.convert import _refusal, save
 from kbdenoise.export.coreml.library import model_protocol
 from kbdenoise.export.coreml.package import write
 from kbdenoise.export.coreml.program import read_program
 from kbdenoise.export.source import Source
 from kbdenoise.progress import silent
+from tests.export.conftest import full_disk
 from tests.export.coreml.conftest import ToySource
 
 SETTINGS = ExportSettings(format="coreml")
@@ -122,6 +123,24 @@ def test_a_package_is_written_checked_and_refused_when_it_is_damaged(
     assert caught.value.hint.startswith("try --precision fp32")
     assert sorted((tmp_path / "out").rglob("*")) == [good, *before]
     assert faults(good, source) == []
+
+    # Nor does a full disk leave anything.
+    def full(package: Any, path: Path, **rest: Any) -> None:
+        with full_disk():
+            save(package, path, **rest)
+
+    monkeypatch.setattr(packages, "save", full)
+    with pytest.raises(DataError, match=r"no space left on the disk while writing .*good"):
+        write(source, good, SETTINGS, progress=silent)
+    assert sorted((tmp_path / "out").rglob("*")) == [good, *before]
+
+
+def test_a_full_folder_of_temporary_files_is_told() -> None:
+    error = RuntimeError("filesystem error: cannot copy: No space left on device [x] [y]")
+
+    refusal = _refusal(error, name="dncnn", frontend="export")
+
+    assert "temporary files" in str(refusal)
 
 
 def test_what_is_no_package_is_refused_in_a_sentence(library: None, tmp_path: Path) -> None:
