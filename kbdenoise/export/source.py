@@ -1,6 +1,5 @@
 """The network of a run or of a weights file, ready to be written for another engine."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kbdenoise.checksums import checksum
 from kbdenoise.config import ExportSettings
 from kbdenoise.errors import SettingsError
 from kbdenoise.export.card import ExportCard
@@ -108,16 +108,6 @@ def source_of(
             versions=versions("kbdenoise", "torch"),
         ),
     )
-
-
-def checksum(path: Path) -> str:
-    """The SHA-256 of a file, or of all files of a folder, in hexadecimal."""
-    if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.is_file())
-        named = "".join(f"{p.relative_to(path).as_posix()} {checksum(p)}\n" for p in inside)
-        return hashlib.sha256(named.encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kbdenoise.checksums import checksum
 from kbdenoise.config import PredictConfig
 from kbdenoise.devices import DeviceChoice, choose_device
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.export.card import ExportCard
 from kbdenoise.export.formats import FORMATS
-from kbdenoise.export.source import checksum
 from kbdenoise.inference.engines import Restorer, load_restorer
 from kbdenoise.notation import parse_hyper
 from kbdenoise.runs.folder import Run

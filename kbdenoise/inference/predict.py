@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kbdenoise.checksums import checksum
 from kbdenoise.contests.contest import LocalContest, open_contest
 from kbdenoise.errors import DataError, SettingsError
-from kbdenoise.export.source import checksum
 from kbdenoise.imaging.files import (
     SUFFIXES,
     Header,

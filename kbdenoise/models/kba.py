@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kbdenoise.errors import first_line
 from kbdenoise.models import kba_native, kba_taps
 from kbdenoise.models.kba_library import native
 from kbdenoise.models.kba_shape import Shape, shape_of
@@ -137,8 +138,7 @@ def _fault(engine: ModuleType, device: str, dtype: torch.dtype) -> str:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a compiler or a driver comes up with
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return f"{engine.__name__.rpartition('_')[2]} fails here: {lines[0]}"
+        return f"{engine.__name__.rpartition('_')[2]} fails here: {first_line(error)}"
     x, attention, weight, bias = (t.float() for t in inputs)
     wide = (x, attention, weight, bias)
     expected = [kba_taps.forward(*wide, shape), *kba_taps.backward(grad.float(), *wide, shape)]

@@ -1,12 +1,12 @@
 """A checked submission file: written from a run's restored pages, or given by a person."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbdenoise.ahead import ahead
+from kbdenoise.checksums import checksum
 from kbdenoise.contests.contest import LocalContest, open_contest
 from kbdenoise.contests.formats import (
     CheckReport,
@@ -122,9 +122,7 @@ def take(file: Path, *, run: str, name: str | Path | None, data: Path, runs: Pat
     score = None
     if local.truth is not None:
         score = score_submission(file, contest=local, pages=pages, truth=local.truth).value
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Prepared(local=local, run=found, report=report, local_score=score, sha256=sha256)
+    return Prepared(local=local, run=found, report=report, local_score=score, sha256=checksum(file))
 
 
 def _whose(

@@ -1,7 +1,6 @@
 """Write a submission, check what was written, and score it where the truth is known."""
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -9,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kbdenoise.atomic import writing_to
+from kbdenoise.checksums import checksum
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.contests.formats import (
     CheckReport,
@@ -88,7 +88,7 @@ def write_submission(
         written = chosen.write(unchecked, restored, contest=contest, pages=pages, source=source)
         report = check_submission(unchecked, contest=contest, pages=pages, require_valid=True)
         score = _read_back(unchecked, written, contest=contest, pages=pages, truths=truths)
-        sha256 = _sha256(unchecked)
+        sha256 = checksum(unchecked)
         with writing_to(path):
             os.replace(unchecked, path)
     except DataError as error:
@@ -160,8 +160,3 @@ def _remove_stale(folder: Path) -> None:
             match = _UNCHECKED.fullmatch(path.name)
             if match and not is_running(int(match[1])):
                 path.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 import torch
 
+from kbdenoise.checksums import checksum
 from kbdenoise.config import TileSettings
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.contests.demo import make_demo_contest
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.export.package import export_model
-from kbdenoise.export.source import checksum
 from kbdenoise.imaging.files import FloatImage, read_picture
 from kbdenoise.imaging.luma import mean_luma_of_pixels
 from kbdenoise.inference import onnx_engine

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kbdenoise.atomic import atomic_path
+from kbdenoise.checksums import checksum
 from kbdenoise.errors import DataError, SettingsError, first_line
 from kbdenoise.export.coreml.library import coremltools
-from kbdenoise.export.source import checksum
 from kbdenoise.models.kba_library import cache_folder
 
 Compile = Callable[[Path, Path], None]
