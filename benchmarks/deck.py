@@ -8,8 +8,8 @@ pages of Denoising Dirty Documents, through the program as a user does, and scor
 on all held-out pictures, the same for every preset and seed. Each run becomes a line of FILE; what
 stands there already is not done again unless its line is taken out. So the measurement may be
 broken off, gone on with, and divided: --only takes patterns such as 'demo/*/0'. The first of
---seeds trains all presets, the others the --best of each contest. --report prints the table and
-writes benchmarks/results/.
+--seeds trains all presets, the others the best of the deck's and the best of ours on each contest.
+--report prints the table and writes benchmarks/results/.
 
 A deck recipe is taken as it is: it counts epochs, and ends when they are done or the budget is
 over, whichever is first; its learning rate knows nothing of the budget. Ours have no number of
@@ -56,7 +56,6 @@ def main() -> None:
     parser.add_argument("--documents", type=Path, help="the contest's train and train_cleaned")
     parser.add_argument("--budget", default="20m", help="of each training")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--best", type=int, default=2, help="recipes that get the further seeds")
     parser.add_argument("--only", default="*", metavar="CONTEST/PRESET/SEED", help="a pattern")
     parser.add_argument("--stretched", action="store_true", help="also deck schedules by the clock")
     parser.add_argument("--threads", default="0")
@@ -99,18 +98,19 @@ def planned(contest: str, wanted: argparse.Namespace) -> Iterator[tuple[str, str
     recipes = [r for r in RECIPES if wanted.stretched or not r.endswith(STRETCHED)]
     first, *others = wanted.seeds.split(",")
     yield from _missing(contest, recipes, [first], wanted)
-    done = [
-        row
-        for row in logged(wanted.log, wanted.budget)
-        if row["contest"] == contest and row["seed"] == int(first) and row["recipe"] in recipes
-    ]
-    if len(done) < len(recipes):
-        print(
-            f"{contest}: further seeds wait until all recipes have been trained with seed {first}"
-        )
-        return
-    best = [mean["recipe"] for mean in _means(done)[: wanted.best]]
-    yield from _missing(contest, best, others, wanted)
+    ours = [r for r in recipes if r in OURS]
+    for family in (ours, [r for r in recipes if r not in OURS]):
+        done = [
+            row
+            for row in logged(wanted.log, wanted.budget)
+            if row["contest"] == contest and row["seed"] == int(first) and row["recipe"] in family
+        ]
+        if len(done) < len(family):
+            print(
+                f"{contest}: further seeds wait until seed {first} is done of {', '.join(family)}"
+            )
+        elif best := _means(done)[:1]:  # empty if all failed
+            yield from _missing(contest, [best[0]["recipe"]], others, wanted)
 
 
 def _missing(
