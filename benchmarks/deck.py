@@ -8,7 +8,8 @@ pages of Denoising Dirty Documents, through the program as a user does, and scor
 on all held-out pictures, the same for every preset and seed. Each run becomes a line of FILE; what
 stands there already is not done again unless its line is taken out. So the measurement may be
 broken off, gone on with, and divided: --only takes patterns such as 'demo/*/0'. The first of
---seeds trains all presets, the others the best of the deck's and the best of ours on each contest.
+--seeds trains all presets, the others the best of the deck's and the best of ours on each contest,
+of those in the log by then.
 --report prints the table and writes benchmarks/results/.
 
 A deck recipe is taken as it is: it counts epochs, and ends when they are done or the budget is
@@ -105,11 +106,7 @@ def planned(contest: str, wanted: argparse.Namespace) -> Iterator[tuple[str, str
             for row in logged(wanted.log, wanted.budget)
             if row["contest"] == contest and row["seed"] == int(first) and row["recipe"] in family
         ]
-        if len(done) < len(family):
-            print(
-                f"{contest}: further seeds wait until seed {first} is done of {', '.join(family)}"
-            )
-        elif best := _means(done)[:1]:  # empty if all failed
+        if best := _means(done)[:1]:  # empty where none is done, or all failed
             yield from _missing(contest, [best[0]["recipe"]], others, wanted)
 
 
