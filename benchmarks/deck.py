@@ -5,12 +5,13 @@
 
 Trains every preset of RECIPES on the demo contest (300 pairs) and, where FOLDER holds them, on the
 pages of Denoising Dirty Documents, through the program as a user does, and scores the best weights
-on all held-out pictures, the same for every preset and seed. Each run becomes a line of FILE; what
-stands there already is not done again unless its line is taken out. So the measurement may be
-broken off, gone on with, and divided: --only takes patterns such as 'demo/*/0'. The first of
---seeds trains all presets, the others the best of the deck's and the best of ours on each contest,
-of those in the log by then.
---report prints the table and writes benchmarks/results/.
+on all held-out pictures, the same for every preset and seed. These pictures chose the weights too,
+by some recipes more often than by others: the last validation's score stands beside. Each run
+becomes a line of FILE; what stands there already is not done again unless its line is taken out. So
+the measurement may be broken off, gone on with, and divided: --only takes patterns such as
+'demo/*/0'. The first of --seeds trains all presets, the others the best of the deck's and the best
+of ours on each contest, of those in the log by then. --report prints the table and writes
+benchmarks/results/.
 
 A deck recipe is taken as it is: it counts epochs, and ends when they are done or the budget is
 over, whichever is first; its learning rate knows nothing of the budget. Ours have no number of
@@ -165,6 +166,7 @@ def scored(home: Path, made: dict[str, Any]) -> dict[str, Any]:
         "metric": found["metric"],
         "lower_is_better": found["lower_is_better"],
         "score": found["score"],
+        "last": curve[-1]["val_score"],
         "interval": [found["low"], found["high"]],
         "psnr_db": mean(picture["psnr_db"] for picture in found["rows"]),
         "untouched": found["untouched"],
@@ -209,6 +211,7 @@ def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "recipe": recipe,
                 "seeds": len(own),
                 "mean": mean(scores),
+                "mean_last": mean(r["last"] for r in own),
                 "least": min(scores),
                 "most": max(scores),
                 "lower_is_better": own[0]["lower_is_better"],
@@ -225,7 +228,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     lines = [_HEAD, *(_line(r) for r in sorted(rows, key=_key)), "", "best first, over the seeds:"]
     lines += [
         f"{m['contest']:25} {m['recipe']:26} {m['seeds']} seed(s)  {m['mean']:9.4g}"
-        f"  ({m['least']:.4g} to {m['most']:.4g})"
+        f"  ({m['least']:.4g} to {m['most']:.4g})  last {m['mean_last']:9.4g}"
         for m in _means(rows)
     ]
     return "\n".join(lines)
@@ -233,7 +236,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 _HEAD = (
     "contest                   recipe                     seed   steps  epochs  seconds  ended by"
-    "       score  untouched"
+    "       score       last  untouched"
 )
 
 
@@ -243,7 +246,8 @@ def _line(row: dict[str, Any]) -> str:
         return f"{start}  failed: {row['failed'].strip().splitlines()[-1]}"
     return (
         f"{start} {row['steps']:7} {row['epochs']:7.1f} {row['seconds']:8.0f}"
-        f"  {row['ended_by']:10} {row['score']:9.4g} {row['untouched']:10.4g}"
+        f"  {row['ended_by']:10} {row['score']:9.4g} {row['last']:10.4g}"
+        f" {row['untouched']:10.4g}"
     )
 
 
