@@ -6,7 +6,8 @@
 Trains every preset of RECIPES on the demo contest (300 pairs) and, where FOLDER holds them, on the
 pages of Denoising Dirty Documents, through the program as a user does, and scores the best weights
 on all held-out pictures, the same for every preset and seed. These pictures chose the weights too,
-by some recipes more often than by others: the last validation's score stands beside. Each run
+by some recipes more often than by others: the last validation's score stands beside (of fewer
+pictures where the budget allows no more). Each run
 becomes a line of FILE; what stands there already is not done again unless its line is taken out. So
 the measurement may be broken off, gone on with, and divided: --only takes patterns such as
 'demo/*/0'. The first of --seeds trains all presets, the others the best of the deck's and the best
@@ -166,7 +167,7 @@ def scored(home: Path, made: dict[str, Any]) -> dict[str, Any]:
         "metric": found["metric"],
         "lower_is_better": found["lower_is_better"],
         "score": found["score"],
-        "last": curve[-1]["val_score"],
+        "last": found["score"] if made["best_step"] == made["steps"] else curve[-1]["val_score"],
         "interval": [found["low"], found["high"]],
         "psnr_db": mean(picture["psnr_db"] for picture in found["rows"]),
         "untouched": found["untouched"],
