@@ -1,5 +1,6 @@
 """One fold of a cross-validation: its share of the time, its training, its pictures' scores."""
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
@@ -17,6 +18,7 @@ from kbdenoise.runs.folder import now as this_moment
 from kbdenoise.runs.folds import FoldsFolder, FoldsRecord, OutOfFold
 from kbdenoise.team import Team
 from kbdenoise.training.filters import is_filter, train_filter
+from kbdenoise.training.interrupt import Stopped, StopRequest
 from kbdenoise.training.one_run import train_session
 from kbdenoise.training.pairs import Pairs, split_anew
 from kbdenoise.training.prepare import gather, new_session
@@ -42,6 +44,7 @@ class Work:
     """When this call began to work for the fold in hand, on the monotonic clock."""
     rows: dict[str, OutOfFold] = field(default_factory=dict)
     """By stem."""
+    request: StopRequest = field(default_factory=StopRequest)
 
     @property
     def folds(self) -> range:
@@ -99,7 +102,10 @@ def train_fold(work: Work, fold: int) -> TrainResult:
 
 
 def score_fold(work: Work, fold: int) -> list[ImageScore]:
-    """Scores of a fold's pictures by its best weights; processes divide the pictures."""
+    """Scores of a fold's pictures by its best weights; processes divide the pictures.
+
+    Raises Stopped on every process where one of them was asked to stop.
+    """
     wanted, (rank, size) = work.config.device, work.team.share
     held_out = work.pairs_of(fold).split.held_out
     mine = held_out[rank::size]
@@ -117,15 +123,19 @@ def score_fold(work: Work, fold: int) -> list[ImageScore]:
         nonlocal done
         done += 1
         work.progress(Advance(task="score out of fold", done=done, total=len(mine)))
+        work.request.heed()
 
-    rows = score_pictures(
-        loaded.restoration.images,
-        work.pairs.store,
-        mine,
-        metric=work.pairs.metric,
-        with_ssim=False,
-        after_each=count,
-    )
+    rows: list[ImageScore] = []
+    with contextlib.suppress(Stopped):  # the others wait for this one's answer
+        rows = score_pictures(
+            loaded.restoration.images,
+            work.pairs.store,
+            mine,
+            metric=work.pairs.metric,
+            with_ssim=False,
+            after_each=count,
+        )
+    work.request.heed(work.team)
     shares = work.team.gather(rows)
     return [shares[i % size][i // size] for i in range(len(held_out))]
 

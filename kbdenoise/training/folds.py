@@ -42,7 +42,7 @@ from kbdenoise.training.fold_work import (
     train_fold,
     without,
 )
-from kbdenoise.training.interrupt import StopRequest
+from kbdenoise.training.interrupt import Stopped, StopRequest
 from kbdenoise.training.pairs import Pairs, open_pairs, untouched_score
 from kbdenoise.training.prepare import gather
 from kbdenoise.training.result import FoldResult, FoldsResult
@@ -171,12 +171,12 @@ def _go_on(work: Work) -> FoldsResult:
     work.write(status="running", stopped_by="")
     work.progress(Fact(label="run", text=str(work.folder.path)))
     try:
-        with StopRequest(patient=work.team.size > 1) as request:
+        with StopRequest(patient=work.team.size > 1) as work.request:
             for fold in work.folds:
-                asked = work.team.total([float(request.asked)])[0] > 0
-                if asked or not _done(work, fold):
-                    work.write(status="interrupted", stopped_by="interrupt")
-                    return _result(work, "interrupt")
+                _do(work, fold)
+    except Stopped:
+        work.write(status="interrupted", stopped_by="interrupt")
+        return _result(work, "interrupt")
     except BaseException as error:
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         if work.team.leads:
@@ -190,12 +190,14 @@ def _go_on(work: Work) -> FoldsResult:
     return _result(work, work.record.stopped_by)
 
 
-def _done(work: Work, fold: int) -> bool:
-    """Train and score a fold as far as it is not; False where somebody asked to stop."""
+def _do(work: Work, fold: int) -> None:
+    """Train and score a fold as far as it is not. Raises Stopped where somebody asks to stop."""
+    work.request.heed(work.team)
     known = work.team.told(work.run_record(fold))
     if known is None or known.status != "finished":
         if train_fold(work, fold).stopped_by == "interrupt":
-            return False
+            raise Stopped
+        work.request.heed(work.team)
         known = work.team.told(work.run_record(fold))
         assert known is not None
     if not _is_scored(work, fold, known):
@@ -203,7 +205,6 @@ def _done(work: Work, fold: int) -> bool:
         scores = score_fold(work, fold)
         _keep_scores(work, fold, known, scores, scoring_s=time.monotonic() - began)
     work.began = time.monotonic()
-    return True
 
 
 def _is_scored(work: Work, fold: int, known: RunRecord) -> bool:

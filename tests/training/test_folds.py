@@ -269,6 +269,38 @@ def test_a_stop_at_any_other_moment_changes_nothing_either(
     assert_same_outcome(whole, resumed)
 
 
+@pytest.mark.parametrize(
+    ("fold", "moment", "done"),
+    [
+        pytest.param(0, "validation at step 4", 0, id="in the last validation"),
+        pytest.param(0, "score out of fold", 0, id="while pictures are scored"),
+        pytest.param(0, "fold 0 of 3 out of fold", 1, id="when a fold is scored"),
+        pytest.param(1, "fold 1 of 3", 1, id="as the next fold is prepared"),
+    ],
+)
+def test_ctrl_c_between_steps_stops_the_whole_and_begins_nothing_more(
+    contest: LocalContest, tmp_path: Path, whole: FoldsResult, fold: int, moment: str, done: int
+) -> None:
+    asked: list[str] = []
+    later: list[str] = []
+
+    def then(event: Event) -> None:
+        text = event.task if isinstance(event, Advance) else event.text
+        if asked:
+            later.append(text)
+        elif moment in text:
+            asked.append(text)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopped = train_folds(contest, tmp_path / "cut", progress=in_fold(fold, then))
+    resumed = go_on(tmp_path / "cut")
+
+    assert stopped.stopped_by == "interrupt"
+    assert not {"train", "validate", "score out of fold"} & set(later)
+    assert sum(not math.isnan(one.score) for one in stopped.folds) == done
+    assert_same_outcome(whole, resumed)
+
+
 def test_a_fold_that_fails_leaves_the_true_status_and_can_be_gone_on_with(
     contest: LocalContest, tmp_path: Path, whole: FoldsResult
 ) -> None:
