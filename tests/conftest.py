@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -151,16 +151,18 @@ def start_program(start_child: StartChild) -> StartChild:
 def team(start_child: StartChild) -> Callable[..., list[Any]]:
     """A function that runs the program, or other code, in two processes as torchrun would.
 
-    It takes less time. Each process is in a folder of its own.
+    It takes less time. Each process is in a folder of its own, that of `places` where there is one.
     """
 
-    def run(*words: object, code: str = PROGRAM) -> list[Any]:
+    def run(
+        *words: object, code: str = PROGRAM, places: Sequence[Path | None] = (None, None)
+    ) -> list[Any]:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         members = [
-            start_child(code, *words, env=place | {"RANK": rank, "LOCAL_RANK": rank})
-            for rank in "01"
+            start_child(code, *words, cwd=place, env=shared | {"RANK": rank, "LOCAL_RANK": rank})
+            for rank, place in zip("01", places, strict=True)
         ]
         return [member.wait() for member in members]
 

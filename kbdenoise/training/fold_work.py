@@ -1,7 +1,9 @@
 """One fold of a cross-validation: its share of the time, its training, its pictures' scores."""
 
 import contextlib
-from dataclasses import dataclass, field, replace
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -9,7 +11,7 @@ from kbdenoise.atomic import writing_to
 from kbdenoise.config import TrainConfig
 from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import SettingsError
-from kbdenoise.inference.loading import load_run
+from kbdenoise.inference.loading import Loaded, load_file, load_run
 from kbdenoise.inference.scoring import ImageScore, score_pictures
 from kbdenoise.notation import seconds
 from kbdenoise.progress import Advance, Event, Fact, Progress
@@ -106,17 +108,10 @@ def score_fold(work: Work, fold: int) -> list[ImageScore]:
 
     Raises Stopped on every process where one of them was asked to stop.
     """
-    wanted, (rank, size) = work.config.device, work.team.share
+    rank, size = work.team.share
     held_out = work.pairs_of(fold).split.held_out
     mine = held_out[rank::size]
-    loaded = load_run(
-        str(work.folder.run(fold).path),
-        runs=work.folder.path.parent,
-        progress=work.progress,
-        device=wanted.device,
-        precision=wanted.precision,
-        threads=wanted.threads,
-    )
+    loaded = _loaded(work, fold)
     done = 0
 
     def count() -> None:
@@ -138,6 +133,19 @@ def score_fold(work: Work, fold: int) -> list[ImageScore]:
     work.request.heed(work.team)
     shares = work.team.gather(rows)
     return [shares[i % size][i // size] for i in range(len(held_out))]
+
+
+def _loaded(work: Work, fold: int) -> Loaded:
+    """A fold's best weights, or its filter; of several processes only the leader reads the run."""
+    run, progress = work.folder.run(fold), work.progress
+    settings = asdict(work.config.device)
+    if work.team.size == 1:
+        return load_run(str(run.path), runs=run.path.parent, progress=progress, **settings)
+    content = work.team.from_leader(lambda: run.weights().read_bytes())
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / run.best.name
+        weights.write_bytes(content)
+        return load_file(weights, progress=progress, **settings)
 
 
 def config_of_fold(config: TrainConfig, fold: int, *, time_limit: str) -> TrainConfig:
