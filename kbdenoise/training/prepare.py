@@ -169,13 +169,17 @@ def _facts(material: Material) -> list[Fact]:
             + (f", from {config.model.init}" if material.start is not None else "")
             + (f"; sees whole pages, as {metric} asks" if sees_tone else ""),
         ),
-        Fact(label="device", text=material.device.text + _team_text(material.team)),
+        Fact(label="device", text=material.device.text + _team_text(material)),
         *(Fact(label="memory", text=plan.text) for plan in material.plans),
     ]
 
 
-def _team_text(team: Team) -> str:
-    return f"; {team.size} processes" if team.size > 1 else ""
+def _team_text(material: Material) -> str:
+    size, kind = material.team.size, material.device.kind
+    if size == 1:
+        return ""
+    apart = any(plan.batch_norms for plan in material.plans) and kind != "cuda"
+    return f"; {size} processes" + (", whose batch norms each see their own share" if apart else "")
 
 
 def _check_batches(config: TrainConfig, team: Team) -> None:

@@ -14,6 +14,7 @@ from kbdenoise.inference.restoration import Restoration
 from kbdenoise.inference.scoring import ImageScore, RestoreImages, pooled, score_pictures
 from kbdenoise.models.weights import save_weights
 from kbdenoise.progress import Advance, Note, Progress
+from kbdenoise.training.distributed import share_buffers
 from kbdenoise.training.interrupt import Stopped
 from kbdenoise.training.session import Session, card
 
@@ -41,6 +42,8 @@ def validate(session: Session, *, progress: Progress) -> Validation:
     Processes divide the pictures. The best weights that cannot be written are not counted as best.
     Raises Stopped, with nothing changed, where any process is asked to stop before all are scored.
     """
+    for model in (session.model, session.average.model):
+        share_buffers(model, team=session.team)
     try:
         return _validated(session, progress)
     finally:

@@ -457,15 +457,20 @@ def test_a_filter_is_chosen_on_each_fold(contest: LocalContest, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_same_folds_and_share_the_scoring(
+def test_two_machines_train_the_same_folds_whose_runs_are_on_the_first_one_only(
     contest: LocalContest, tmp_path: Path, team: Callable[..., list[Any]]
 ) -> None:
-    words = ["train", str(contest.folder), "--runs", str(tmp_path / "runs"), "--name", "otter"]
-    words += [f"--{k.replace('_', '-')}={v}" for k, v in (TINY | {"folds": 2}).items()]
+    """With batch norms, of which each process has its own."""
+    settings = TINY | {"folds": 2, "hyper": "levels=1 convs=1 norm=batch", "ema": 0.9}
+    words = ["train", str(contest.folder), "--runs", "runs", "--name", "otter"]
+    words += [f"--{k.replace('_', '-')}={v}" for k, v in settings.items()]
+    (tmp_path / "second").mkdir()
 
-    ended, silent = team(*words, "--json")
+    ended, silent = team(*words, "--json", places=(tmp_path, tmp_path / "second"))
 
-    assert (ended.returncode, silent.returncode) == (0, 0), ended.stderr
+    assert (ended.returncode, silent.returncode) == (0, 0), ended.stderr + silent.stderr
+    assert "batch norms each see their own share" in ended.stderr
+    assert not list((tmp_path / "second").iterdir())
     assert silent.stdout == ""
     content = json.loads(ended.stdout)
     result = go_on(tmp_path / "runs")
@@ -473,4 +478,6 @@ def test_two_processes_train_the_same_folds_and_share_the_scoring(
     for fold in result.folds:
         evaluation = evaluate(str(fold.run), device="cpu", threads=1)
         assert fold.score == pytest.approx(evaluation.score, rel=1e-6)
+        validated = read_json(fold.run / "run.json")["best_score"]
+        assert validated == pytest.approx(evaluation.score, rel=1e-6)
     assert len(rows_of(result)) == 8
