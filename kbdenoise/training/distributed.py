@@ -33,3 +33,12 @@ def share_buffers(model: nn.Module, *, team: Team) -> None:
         told = buffer.contiguous()
         dist.broadcast(told, src=0)
         buffer.copy_(told)
+
+
+def most_pieces(batch: int, *, team: Team, batch_norms: bool) -> int:
+    """In how many pieces each process can take its share of a batch of so many patches.
+
+    Batch norms of several processes wait for each other in every piece: there have to be equally
+    many everywhere, so that the smallest share decides.
+    """
+    return batch // team.size if batch_norms else -(-batch // team.size)
