@@ -9,8 +9,9 @@ from typing import Any
 
 from kbdenoise.atomic import writing_to
 from kbdenoise.config import TrainConfig
-from kbdenoise.devices import DeviceChoice
+from kbdenoise.devices import DeviceChoice, choose_device
 from kbdenoise.errors import SettingsError
+from kbdenoise.inference.filters import filter_device
 from kbdenoise.inference.loading import Loaded, load_file, load_run
 from kbdenoise.inference.scoring import ImageScore, score_pictures
 from kbdenoise.notation import seconds
@@ -19,7 +20,7 @@ from kbdenoise.runs.folder import Run, RunRecord
 from kbdenoise.runs.folder import now as this_moment
 from kbdenoise.runs.folds import FoldsFolder, FoldsRecord, OutOfFold
 from kbdenoise.team import Team
-from kbdenoise.training.filters import is_filter, train_filter
+from kbdenoise.training.filters import check_alone, is_filter, train_filter
 from kbdenoise.training.interrupt import Stopped, StopRequest
 from kbdenoise.training.one_run import train_session
 from kbdenoise.training.pairs import Pairs, split_anew
@@ -157,6 +158,15 @@ def config_of_fold(config: TrainConfig, fold: int, *, time_limit: str) -> TrainC
 def split_for(pairs: Pairs, config: TrainConfig, fold: int) -> Pairs:
     """A contest's pairs, split for a fold. Raises SettingsError for one that cannot exist."""
     return split_anew(pairs, config_of_fold(config, fold, time_limit="0"))
+
+
+def device_of(config: TrainConfig, team: Team) -> DeviceChoice:
+    """What a cross-validation is gone on with. Raises SettingsError for a filter in a team."""
+    if is_filter(config.model.model):
+        check_alone(config.model.model, team)
+        return filter_device()
+    wanted = config.device
+    return choose_device(wanted.device, precision=wanted.precision, threads=wanted.threads)
 
 
 def check_time(config: TrainConfig) -> None:

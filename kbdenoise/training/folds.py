@@ -22,9 +22,8 @@ from kbdenoise.atomic import write_text
 from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.splits import Split
-from kbdenoise.devices import DeviceChoice, choose_device
+from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import DataError, KbdenoiseError
-from kbdenoise.inference.filters import filter_device
 from kbdenoise.inference.scoring import ImageScore, pooled, pooled_untouched
 from kbdenoise.presets import CHANGEABLE
 from kbdenoise.progress import Fact, Note, Progress
@@ -37,6 +36,7 @@ from kbdenoise.training.fold_work import (
     Work,
     check_time,
     config_of_fold,
+    device_of,
     score_fold,
     split_for,
     train_fold,
@@ -147,7 +147,7 @@ def resume_folds(
         record=record,
         config=config,
         pairs=pairs,
-        device=_device(config),
+        device=device_of(config, team),
         team=team,
         progress=progress,
         began=started,
@@ -266,13 +266,6 @@ def _checked(
         split, quiet = split_for(pairs, config, 0), without(progress, "data")
         first = gather(local, first, device, quiet, team=team, pairs=split).config
     return replace(first, data=replace(first.data, fold=-1))
-
-
-def _device(config: TrainConfig) -> DeviceChoice:
-    if is_filter(config.model.model):
-        return filter_device()
-    wanted = config.device
-    return choose_device(wanted.device, precision=wanted.precision, threads=wanted.threads)
 
 
 def _summary(work: Work) -> dict[str, float]:
