@@ -15,7 +15,7 @@ from kbdenoise.inference.filters import filter_device
 from kbdenoise.inference.loading import Loaded, load_file, load_run
 from kbdenoise.inference.scoring import ImageScore, score_pictures
 from kbdenoise.notation import seconds
-from kbdenoise.progress import Advance, Event, Fact, Progress
+from kbdenoise.progress import Advance, Event, Fact, Note, Progress
 from kbdenoise.runs.folder import Run, RunRecord
 from kbdenoise.runs.folder import now as this_moment
 from kbdenoise.runs.folds import FoldsFolder, FoldsRecord, OutOfFold
@@ -76,6 +76,23 @@ class Work:
         self.record = replace(self.record, **self.team.told(changes))
         if self.team.leads:
             self.folder.write_record(self.record)
+
+
+def open_again(work: Work, before: str) -> None:
+    """Call folds unfinished that have ended by the time limit `before`, where it is longer now.
+
+    That is written down, so that this sitting need not do all of them.
+    """
+    limit = work.config.length.time_limit
+    was_s, now_s = (seconds(text, name="--time-limit") for text in (before, limit))
+    if not was_s or 0 < now_s <= was_s:
+        return
+    for fold in work.folds:
+        known = work.run_record(fold)
+        if known and (known.status, known.stopped_by) == ("finished", "time limit"):
+            work.folder.run(fold).write_record(replace(known, status="interrupted"))
+            text = f"fold {fold} had ended by --time-limit {before} and is trained on"
+            work.progress(Note(text=text))
 
 
 def train_fold(work: Work, fold: int) -> TrainResult:
@@ -193,8 +210,9 @@ def without(progress: Progress, *labels: str) -> Progress:
 def _config(work: Work, fold: int) -> TrainConfig:
     """The settings of a fold that is to be trained now: an even share of the time that is left.
 
-    The share counts what earlier sittings have spent on this fold. The scoring of every fold is
-    left room for, as long as it has taken of those that have been scored.
+    The share counts what earlier sittings have spent on this fold, as those of other unfinished
+    folds count theirs. The scoring of every fold is left room for, as long as it has taken of those
+    that have been scored.
     """
     limit_s = seconds(work.config.length.time_limit, name="--time-limit")
     if not limit_s:
@@ -203,7 +221,7 @@ def _config(work: Work, fold: int) -> TrainConfig:
     waiting = [k for k, record in records.items() if not record or record.status != "finished"]
     scorings = [one.scoring_seconds for one in work.record.folds if one.scoring_seconds]
     to_score_s = (len(work.folds) - len(scorings)) * (fmean(scorings) if scorings else 0.0)
-    spent_s = record.seconds if (record := records[fold]) else 0.0
+    spent_s = sum(record.seconds for k in waiting if (record := records[k]))
     left_s = limit_s - (work.used_s() - spent_s) - to_score_s
     share_s = work.team.told(int(left_s / len(waiting)))
     if share_s < _LEAST_S:

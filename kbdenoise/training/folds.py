@@ -37,6 +37,7 @@ from kbdenoise.training.fold_work import (
     check_time,
     config_of_fold,
     device_of,
+    open_again,
     score_fold,
     split_for,
     train_fold,
@@ -127,6 +128,7 @@ def resume_folds(
 ) -> FoldsResult:
     """Go on with a cross-validation; where all is done, only what has changed is scored again.
 
+    With a longer time limit than before, folds that had ended by it are trained on, too.
     `name` says where the contest lies now, where it has moved. Raises SettingsError for a changed
     setting that would make folds unlike each other, DataError for pictures that have changed.
     """
@@ -154,7 +156,10 @@ def resume_folds(
         rows={row.stem: row for row in team.told(folder.read_scores())},
     )
     team.from_leader(lambda: _check_finished(work))
-    return _result(work, "dry run") if dry_run else _go_on(work)
+    if dry_run:
+        return _result(work, "dry run")
+    team.from_leader(lambda: open_again(work, before.length.time_limit))
+    return _go_on(work)
 
 
 def _check_finished(work: Work) -> None:

@@ -340,9 +340,10 @@ def test_going_on_with_what_is_finished_keeps_all_and_scores_only_new_weights(
     assert anew.folds[0] == again.folds[0]
 
 
-def test_the_time_limit_is_shared_evenly_by_all_folds_and_holds_for_the_whole(
-    contest: LocalContest, tmp_path: Path
+def test_the_time_limit_is_shared_evenly_by_all_folds_and_a_longer_one_trains_them_on(
+    contest: LocalContest, tmp_path: Path, whole: FoldsResult
 ) -> None:
+    """After another training, so that nothing is loaded in the time."""
     started = time.monotonic()
     long = {"folds": 2, "steps": 10**6, "val_every": 10**6, "time_limit": "6s"}
     result = train_folds(contest, tmp_path / "runs", **long)
@@ -354,6 +355,20 @@ def test_the_time_limit_is_shared_evenly_by_all_folds_and_holds_for_the_whole(
     assert all(fold.steps > 0 for fold in result.folds)
     assert 'time_limit = "6s"' in (result.run / "config.toml").read_text()
     assert 'time_limit = "3s"' in (result.folds[0].run / "config.toml").read_text()
+    again = go_on(tmp_path / "runs")
+    assert [fold.steps for fold in again.folds] == [fold.steps for fold in result.folds]
+
+    def ask(event: Event) -> None:
+        if isinstance(event, Advance) and event.task == "train":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    longer = go_on(tmp_path / "runs", time_limit="31s", progress=ask)
+
+    first, second = (read_json(fold.run / "run.json") for fold in longer.folds)
+    assert longer.stopped_by == "interrupt"
+    assert first["steps"] > result.folds[0].steps
+    assert 'time_limit = "15s"' in (result.folds[0].run / "config.toml").read_text()
+    assert (second["status"], second["steps"]) == ("interrupted", result.folds[1].steps)
 
 
 def test_a_time_that_earlier_sittings_have_used_up_is_told(
