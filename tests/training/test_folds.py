@@ -358,8 +358,11 @@ def test_the_time_limit_is_shared_evenly_by_all_folds_and_a_longer_one_trains_th
     again = go_on(tmp_path / "runs")
     assert [fold.steps for fold in again.folds] == [fold.steps for fold in result.folds]
 
+    rates = []
+
     def ask(event: Event) -> None:
         if isinstance(event, Advance) and event.task == "train":
+            rates.append(event.values["lr"])
             os.kill(os.getpid(), signal.SIGINT)
 
     longer = go_on(tmp_path / "runs", time_limit="31s", progress=ask)
@@ -367,6 +370,7 @@ def test_the_time_limit_is_shared_evenly_by_all_folds_and_a_longer_one_trains_th
     first, second = (read_json(fold.run / "run.json") for fold in longer.folds)
     assert longer.stopped_by == "interrupt"
     assert first["steps"] > result.folds[0].steps
+    assert rates[0] > 1e-4  # far from its end of 1e-6: the schedule ends with the longer time
     assert 'time_limit = "15s"' in (result.folds[0].run / "config.toml").read_text()
     assert (second["status"], second["steps"]) == ("interrupted", result.folds[1].steps)
 
