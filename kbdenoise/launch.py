@@ -13,6 +13,7 @@ from kbdenoise.team import LAUNCHED, asked_again, hearing
 
 PROGRAM = ("-m", "kbdenoise")
 _OUTPUT = {"--json", "--quiet", "-q", "--debug"}
+_TO_STOP_S = "600"  # for the picture or step in hand and the last save; torch gives half a minute
 
 
 def count_gpus(wanted: str, *, device: str = "auto") -> int:
@@ -72,6 +73,7 @@ def _launched(arguments: Sequence[str], *, processes: int) -> int:
     logging.disable(logging.CRITICAL)  # torch speaks of its own parts
     os.environ[LAUNCHED] = "1"  # its processes leave it to this one to tell of each other's end
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _TO_STOP_S)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -134,27 +134,35 @@ def start_child(server: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
         child.process.join()
 
 
+PROGRAM = "import runpy; runpy.run_module('kbdenoise', run_name='__main__')"
+
+
 @pytest.fixture
 def start_program(start_child: StartChild) -> StartChild:
     """A function that starts the program, `python -m kbdenoise`, with these words."""
 
     def start(*words: object, **places: Any) -> Child:
-        code = "import runpy; runpy.run_module('kbdenoise', run_name='__main__')"
-        return start_child(code, *words, **places)
+        return start_child(PROGRAM, *words, **places)
 
     return start
 
 
 @pytest.fixture
-def team(start_program: StartChild) -> Callable[..., list[Any]]:
-    """A function that runs the program in two processes as torchrun would, in less time."""
+def team(start_child: StartChild) -> Callable[..., list[Any]]:
+    """A function that runs the program, or other code, in two processes as torchrun would.
 
-    def run(*words: object) -> list[Any]:
+    It takes less time. Each process is in a folder of its own, that of `places` where there is one.
+    """
+
+    def run(
+        *words: object, code: str = PROGRAM, places: Sequence[Path | None] = (None, None)
+    ) -> list[Any]:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         members = [
-            start_program(*words, env=place | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+            start_child(code, *words, cwd=place, env=shared | {"RANK": rank, "LOCAL_RANK": rank})
+            for rank, place in zip("01", places, strict=True)
         ]
         return [member.wait() for member in members]
 

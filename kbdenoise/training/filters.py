@@ -36,6 +36,7 @@ from kbdenoise.progress import Advance, Fact, Note, Progress
 from kbdenoise.resolving import to_toml
 from kbdenoise.runs.folder import Run, RunRecord, Status, environment, now
 from kbdenoise.runs.history import COLUMNS, write_history
+from kbdenoise.team import Team
 from kbdenoise.training.interrupt import StopRequest
 from kbdenoise.training.pairs import Pairs, data_fact, open_pairs, untouched_score, write_split
 from kbdenoise.training.result import TrainResult
@@ -80,6 +81,15 @@ def is_filter(model: str) -> bool:
             f"there is no model called {model!r}", hint=nearest(model, [*MODELS, *FILTERS])
         )
     return model in FILTERS
+
+
+def check_alone(name: str, team: Team) -> None:
+    """Raises SettingsError where several processes would choose the filter `name` at once."""
+    if team.size > 1:
+        raise SettingsError(
+            f"{name} is a classical filter, which one process chooses in seconds",
+            hint="train it without torchrun and without --gpus",
+        )
 
 
 def train_filter(

@@ -1,22 +1,27 @@
 """One fold of a cross-validation: its share of the time, its training, its pictures' scores."""
 
-from dataclasses import dataclass, field, replace
+import contextlib
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from kbdenoise.atomic import writing_to
 from kbdenoise.config import TrainConfig
-from kbdenoise.devices import DeviceChoice
+from kbdenoise.devices import DeviceChoice, choose_device
 from kbdenoise.errors import SettingsError
-from kbdenoise.inference.loading import load_run
+from kbdenoise.inference.filters import filter_device
+from kbdenoise.inference.loading import Loaded, load_file, load_run
 from kbdenoise.inference.scoring import ImageScore, score_pictures
 from kbdenoise.notation import seconds
-from kbdenoise.progress import Advance, Event, Fact, Progress
+from kbdenoise.progress import Advance, Event, Fact, Note, Progress
 from kbdenoise.runs.folder import Run, RunRecord
 from kbdenoise.runs.folder import now as this_moment
 from kbdenoise.runs.folds import FoldsFolder, FoldsRecord, OutOfFold
 from kbdenoise.team import Team
-from kbdenoise.training.filters import is_filter, train_filter
+from kbdenoise.training.filters import check_alone, is_filter, train_filter
+from kbdenoise.training.interrupt import Stopped, StopRequest
 from kbdenoise.training.one_run import train_session
 from kbdenoise.training.pairs import Pairs, split_anew
 from kbdenoise.training.prepare import gather, new_session
@@ -42,6 +47,7 @@ class Work:
     """When this call began to work for the fold in hand, on the monotonic clock."""
     rows: dict[str, OutOfFold] = field(default_factory=dict)
     """By stem."""
+    request: StopRequest = field(default_factory=StopRequest)
 
     @property
     def folds(self) -> range:
@@ -72,6 +78,23 @@ class Work:
             self.folder.write_record(self.record)
 
 
+def open_again(work: Work, before: str) -> None:
+    """Call folds unfinished that have ended by the time limit `before`, where it is longer now.
+
+    That is written down, so that this sitting need not do all of them.
+    """
+    limit = work.config.length.time_limit
+    was_s, now_s = (seconds(text, name="--time-limit") for text in (before, limit))
+    if not was_s or 0 < now_s <= was_s:
+        return
+    for fold in work.folds:
+        known = work.run_record(fold)
+        if known and (known.status, known.stopped_by) == ("finished", "time limit"):
+            work.folder.run(fold).write_record(replace(known, status="interrupted"))
+            text = f"fold {fold} had ended by --time-limit {before} and is trained on"
+            work.progress(Note(text=text))
+
+
 def train_fold(work: Work, fold: int) -> TrainResult:
     """Train a fold's model, from the start or from where it was stopped."""
     run, config, local = work.folder.run(fold), _config(work, fold), work.pairs.local
@@ -99,35 +122,48 @@ def train_fold(work: Work, fold: int) -> TrainResult:
 
 
 def score_fold(work: Work, fold: int) -> list[ImageScore]:
-    """Scores of a fold's pictures by its best weights; processes divide the pictures."""
-    wanted, (rank, size) = work.config.device, work.team.share
+    """Scores of a fold's pictures by its best weights; processes divide the pictures.
+
+    Raises Stopped on every process where one of them was asked to stop.
+    """
+    rank, size = work.team.share
     held_out = work.pairs_of(fold).split.held_out
     mine = held_out[rank::size]
-    loaded = load_run(
-        str(work.folder.run(fold).path),
-        runs=work.folder.path.parent,
-        progress=work.progress,
-        device=wanted.device,
-        precision=wanted.precision,
-        threads=wanted.threads,
-    )
+    loaded = _loaded(work, fold)
     done = 0
 
     def count() -> None:
         nonlocal done
         done += 1
         work.progress(Advance(task="score out of fold", done=done, total=len(mine)))
+        work.request.heed()
 
-    rows = score_pictures(
-        loaded.restoration.images,
-        work.pairs.store,
-        mine,
-        metric=work.pairs.metric,
-        with_ssim=False,
-        after_each=count,
-    )
+    rows: list[ImageScore] = []
+    with contextlib.suppress(Stopped):  # the others wait for this one's answer
+        rows = score_pictures(
+            loaded.restoration.images,
+            work.pairs.store,
+            mine,
+            metric=work.pairs.metric,
+            with_ssim=False,
+            after_each=count,
+        )
+    work.request.heed(work.team)
     shares = work.team.gather(rows)
     return [shares[i % size][i // size] for i in range(len(held_out))]
+
+
+def _loaded(work: Work, fold: int) -> Loaded:
+    """A fold's best weights, or its filter; of several processes only the leader reads the run."""
+    run, progress = work.folder.run(fold), work.progress
+    settings = asdict(work.config.device)
+    if work.team.size == 1:
+        return load_run(str(run.path), runs=run.path.parent, progress=progress, **settings)
+    content = work.team.from_leader(lambda: run.weights().read_bytes())
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / run.best.name
+        weights.write_bytes(content)
+        return load_file(weights, progress=progress, **settings)
 
 
 def config_of_fold(config: TrainConfig, fold: int, *, time_limit: str) -> TrainConfig:
@@ -139,6 +175,15 @@ def config_of_fold(config: TrainConfig, fold: int, *, time_limit: str) -> TrainC
 def split_for(pairs: Pairs, config: TrainConfig, fold: int) -> Pairs:
     """A contest's pairs, split for a fold. Raises SettingsError for one that cannot exist."""
     return split_anew(pairs, config_of_fold(config, fold, time_limit="0"))
+
+
+def device_of(config: TrainConfig, team: Team) -> DeviceChoice:
+    """What a cross-validation is gone on with. Raises SettingsError for a filter in a team."""
+    if is_filter(config.model.model):
+        check_alone(config.model.model, team)
+        return filter_device()
+    wanted = config.device
+    return choose_device(wanted.device, precision=wanted.precision, threads=wanted.threads)
 
 
 def check_time(config: TrainConfig) -> None:
@@ -165,8 +210,9 @@ def without(progress: Progress, *labels: str) -> Progress:
 def _config(work: Work, fold: int) -> TrainConfig:
     """The settings of a fold that is to be trained now: an even share of the time that is left.
 
-    The share counts what earlier sittings have spent on this fold. The scoring of every fold is
-    left room for, as long as it has taken of those that have been scored.
+    The share counts what earlier sittings have spent on this fold, as those of other unfinished
+    folds count theirs. The scoring of every fold is left room for, as long as it has taken of those
+    that have been scored.
     """
     limit_s = seconds(work.config.length.time_limit, name="--time-limit")
     if not limit_s:
@@ -175,7 +221,7 @@ def _config(work: Work, fold: int) -> TrainConfig:
     waiting = [k for k, record in records.items() if not record or record.status != "finished"]
     scorings = [one.scoring_seconds for one in work.record.folds if one.scoring_seconds]
     to_score_s = (len(work.folds) - len(scorings)) * (fmean(scorings) if scorings else 0.0)
-    spent_s = record.seconds if (record := records[fold]) else 0.0
+    spent_s = sum(record.seconds for k in waiting if (record := records[k]))
     left_s = limit_s - (work.used_s() - spent_s) - to_score_s
     share_s = work.team.told(int(left_s / len(waiting)))
     if share_s < _LEAST_S:

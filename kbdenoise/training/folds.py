@@ -22,9 +22,8 @@ from kbdenoise.atomic import write_text
 from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.splits import Split
-from kbdenoise.devices import DeviceChoice, choose_device
+from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import DataError, KbdenoiseError
-from kbdenoise.inference.filters import filter_device
 from kbdenoise.inference.scoring import ImageScore, pooled, pooled_untouched
 from kbdenoise.presets import CHANGEABLE
 from kbdenoise.progress import Fact, Note, Progress
@@ -37,12 +36,14 @@ from kbdenoise.training.fold_work import (
     Work,
     check_time,
     config_of_fold,
+    device_of,
+    open_again,
     score_fold,
     split_for,
     train_fold,
     without,
 )
-from kbdenoise.training.interrupt import StopRequest
+from kbdenoise.training.interrupt import Stopped, StopRequest
 from kbdenoise.training.pairs import Pairs, open_pairs, untouched_score
 from kbdenoise.training.prepare import gather
 from kbdenoise.training.result import FoldResult, FoldsResult
@@ -127,6 +128,7 @@ def resume_folds(
 ) -> FoldsResult:
     """Go on with a cross-validation; where all is done, only what has changed is scored again.
 
+    With a longer time limit than before, folds that had ended by it are trained on, too.
     `name` says where the contest lies now, where it has moved. Raises SettingsError for a changed
     setting that would make folds unlike each other, DataError for pictures that have changed.
     """
@@ -147,14 +149,17 @@ def resume_folds(
         record=record,
         config=config,
         pairs=pairs,
-        device=_device(config),
+        device=device_of(config, team),
         team=team,
         progress=progress,
         began=started,
         rows={row.stem: row for row in team.told(folder.read_scores())},
     )
     team.from_leader(lambda: _check_finished(work))
-    return _result(work, "dry run") if dry_run else _go_on(work)
+    if dry_run:
+        return _result(work, "dry run")
+    team.from_leader(lambda: open_again(work, before.length.time_limit))
+    return _go_on(work)
 
 
 def _check_finished(work: Work) -> None:
@@ -171,12 +176,12 @@ def _go_on(work: Work) -> FoldsResult:
     work.write(status="running", stopped_by="")
     work.progress(Fact(label="run", text=str(work.folder.path)))
     try:
-        with StopRequest(patient=work.team.size > 1) as request:
+        with StopRequest(patient=work.team.size > 1) as work.request:
             for fold in work.folds:
-                asked = work.team.total([float(request.asked)])[0] > 0
-                if asked or not _done(work, fold):
-                    work.write(status="interrupted", stopped_by="interrupt")
-                    return _result(work, "interrupt")
+                _do(work, fold)
+    except Stopped:
+        work.write(status="interrupted", stopped_by="interrupt")
+        return _result(work, "interrupt")
     except BaseException as error:
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         if work.team.leads:
@@ -190,12 +195,14 @@ def _go_on(work: Work) -> FoldsResult:
     return _result(work, work.record.stopped_by)
 
 
-def _done(work: Work, fold: int) -> bool:
-    """Train and score a fold as far as it is not; False where somebody asked to stop."""
+def _do(work: Work, fold: int) -> None:
+    """Train and score a fold as far as it is not. Raises Stopped where somebody asks to stop."""
+    work.request.heed(work.team)
     known = work.team.told(work.run_record(fold))
     if known is None or known.status != "finished":
         if train_fold(work, fold).stopped_by == "interrupt":
-            return False
+            raise Stopped
+        work.request.heed(work.team)
         known = work.team.told(work.run_record(fold))
         assert known is not None
     if not _is_scored(work, fold, known):
@@ -203,7 +210,6 @@ def _done(work: Work, fold: int) -> bool:
         scores = score_fold(work, fold)
         _keep_scores(work, fold, known, scores, scoring_s=time.monotonic() - began)
     work.began = time.monotonic()
-    return True
 
 
 def _is_scored(work: Work, fold: int, known: RunRecord) -> bool:
@@ -265,13 +271,6 @@ def _checked(
         split, quiet = split_for(pairs, config, 0), without(progress, "data")
         first = gather(local, first, device, quiet, team=team, pairs=split).config
     return replace(first, data=replace(first.data, fold=-1))
-
-
-def _device(config: TrainConfig) -> DeviceChoice:
-    if is_filter(config.model.model):
-        return filter_device()
-    wanted = config.device
-    return choose_device(wanted.device, precision=wanted.precision, threads=wanted.threads)
 
 
 def _summary(work: Work) -> dict[str, float]:

@@ -59,12 +59,12 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
 
     Validates and saves on the way, and goes back where training diverges. A stop on request is
     saved but not validated, so that the resumed run goes exactly the way of one that was never
-    stopped.
+    stopped. Raises Stopped where it comes within a validation, which a resumed run does first.
     """
     clock = Clock.start(session)
     _begin(session, progress)
     while True:
-        alarm = ""
+        alarm = _owed(session, clock, progress)
         with closing(session.batches()) as batches:
             while not alarm and not _ending(session, clock, asked_to_stop):
                 if session.ends_phase:
@@ -272,6 +272,13 @@ def _validated(session: Session, clock: Clock, rate: float, progress: Progress) 
     session.sinks.log(session.now.step, scores)
     clock.reported, clock.reported_step = time.monotonic(), session.now.step
     return ""
+
+
+def _owed(session: Session, clock: Clock, progress: Progress) -> str:
+    """Validate where a stop has cut a validation short; an alarm as that of `_validated`."""
+    if not _is_due(session) or session.validated_step == session.now.step:
+        return ""
+    return _validated(session, clock, session.optimiser.param_groups[0]["lr"], progress)
 
 
 def _saved(session: Session, clock: Clock, progress: Progress) -> bool:

@@ -1,6 +1,7 @@
 """Everything a training run needs before its first step: data, model, memory, session."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +19,7 @@ from kbdenoise.progress import Fact, Progress
 from kbdenoise.runs.folder import Run, RunRecord, environment, now
 from kbdenoise.team import ALONE, Team
 from kbdenoise.training.adversary import Adversary, check_patches
-from kbdenoise.training.distributed import synchronised, wrapped
+from kbdenoise.training.distributed import most_pieces, synchronised, wrapped
 from kbdenoise.training.ema import WeightAverage
 from kbdenoise.training.memory import (
     MemoryPlan,
@@ -87,7 +88,7 @@ def gather(
     plans = tuple(plan_stage(needs, stage, page=page) for stage in stages)
     if not config.data.batch:
         config = with_batch(config, plans[0].batch)
-    _check_batches(config, team)
+    _check_batches(config, plans, team)
     samplers = _samplers(
         pairs,
         config,
@@ -169,16 +170,20 @@ def _facts(material: Material) -> list[Fact]:
             + (f", from {config.model.init}" if material.start is not None else "")
             + (f"; sees whole pages, as {metric} asks" if sees_tone else ""),
         ),
-        Fact(label="device", text=material.device.text + _team_text(material.team)),
+        Fact(label="device", text=material.device.text + _team_text(material)),
         *(Fact(label="memory", text=plan.text) for plan in material.plans),
     ]
 
 
-def _team_text(team: Team) -> str:
-    return f"; {team.size} processes" if team.size > 1 else ""
+def _team_text(material: Material) -> str:
+    size, kind = material.team.size, material.device.kind
+    if size == 1:
+        return ""
+    apart = any(plan.batch_norms for plan in material.plans) and kind != "cuda"
+    return f"; {size} processes" + (", whose batch norms each see their own share" if apart else "")
 
 
-def _check_batches(config: TrainConfig, team: Team) -> None:
+def _check_batches(config: TrainConfig, plans: Sequence[MemoryPlan], team: Team) -> None:
     least = min(stage.batch for stage in config.stages)
     if least < team.size:
         raise SettingsError(
@@ -186,6 +191,15 @@ def _check_batches(config: TrainConfig, team: Team) -> None:
             hint=f"use a --batch of {team.size} or more, in every one of --stages; or fewer "
             "processes",
         )
+    for plan in plans:
+        most = most_pieces(plan.batch, team=team, batch_norms=plan.batch_norms)
+        if plan.pieces > most:
+            raise SettingsError(
+                f"a batch of {plan.batch} on {team.size} processes cannot be taken in "
+                f"{plan.pieces} pieces by each, as batch norms over all of them need",
+                hint=f"use --accumulate {most}, a --batch that is a multiple of {team.size}, or "
+                "another number of processes",
+            )
 
 
 def new_session(run: Run, material: Material) -> Session:

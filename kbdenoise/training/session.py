@@ -23,6 +23,7 @@ from kbdenoise.team import Team
 from kbdenoise.training.adversary import Adversary
 from kbdenoise.training.ema import WeightAverage
 from kbdenoise.training.guard import Watch
+from kbdenoise.training.interrupt import StopRequest
 from kbdenoise.training.memory import MemoryPlan
 from kbdenoise.training.objective import Objective
 from kbdenoise.training.schedules import Moment, RatePlan, learning_rate, plateaus
@@ -113,6 +114,7 @@ class Session:
     history: list[dict[str, float]] = field(default_factory=list)
     sinks: Sinks = field(default_factory=Sinks)
     """Where the curves are shown beside the history; nowhere on processes that do not lead."""
+    request: StopRequest = field(default_factory=StopRequest)
 
     @property
     def channels_last(self) -> bool:

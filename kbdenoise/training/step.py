@@ -14,6 +14,7 @@ from kbdenoise.errors import NoMemoryError
 from kbdenoise.progress import Note, Progress
 from kbdenoise.runs.folds import whole_of
 from kbdenoise.team import ask_again
+from kbdenoise.training.distributed import most_pieces
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import keep_gradients
 
@@ -45,7 +46,7 @@ def take_step(session: Session, batch: Batch, *, progress: Progress) -> Pulse:
                 sums = _gradients(session, batch)
             break
         except NoMemoryError:
-            if session.now.pieces >= batch.length:
+            if session.now.pieces >= min(batch.length, _most(session)):
                 raise
             if session.team.size > 1:  # the others wait for this one's gradients
                 ask_again(_smaller(session))
@@ -88,7 +89,7 @@ def _gradients(session: Session, batch: Batch) -> torch.Tensor:
         chance(session.config.data.seed, step=session.now.step, rank=session.team.rank)
     )
     _forget_gradients(session)
-    parts = pieces(batch, session.now.pieces)
+    parts = pieces(batch, min(session.now.pieces, _most(session)))
     sums = [_piece(session, part, last=part is parts[-1]) for part in parts]
     return torch.stack(sums).sum(dim=0)  # [pieces, 3] -> [3]
 
@@ -139,16 +140,27 @@ def _put_back(session: Session, buffers: list[torch.Tensor]) -> None:
             buffer.copy_(before)
 
 
+def _most(session: Session) -> int:
+    """In how many pieces a share can be taken."""
+    norms = session.plans[session.now.stage].batch_norms
+    return most_pieces(session.stage.batch, team=session.team, batch_norms=norms)
+
+
+def _more(session: Session) -> int:
+    """In how many pieces a share can be taken, up to twice as many as now."""
+    return min(2 * session.now.pieces, _most(session))
+
+
 def _smaller(session: Session) -> list[str]:
     """The arguments that go on with this run, or with its cross-validation, in smaller pieces."""
     whole = str(whole_of(session.run).resolve())
-    return ["train", "--resume", whole, "--accumulate", str(2 * session.now.pieces)]
+    return ["train", "--resume", whole, "--accumulate", str(_more(session))]
 
 
 def _hint(session: Session) -> str:
     resume = f"kbdenoise train --resume {session.run.name}"
-    if session.team.size > 1:
-        return f"go on in smaller pieces: {resume} --accumulate {2 * session.now.pieces}"
+    if session.team.size > 1 and _more(session) > session.now.pieces:
+        return f"go on in smaller pieces: {resume} --accumulate {_more(session)}"
     # A processor's library may stay broken once memory has run out; a new process has a new one.
     return (
         f"go on with fewer activations: {resume} --checkpointing --accumulate {session.now.pieces};"

@@ -18,7 +18,7 @@ from kbdenoise.resolving import lasting, read_settings, resolve, section_of
 from kbdenoise.runs.folder import Run, create_run
 from kbdenoise.runs.folds import find_folds
 from kbdenoise.team import ALONE, Team, joined
-from kbdenoise.training.filters import is_filter, train_filter
+from kbdenoise.training.filters import check_alone, is_filter, train_filter
 from kbdenoise.training.folds import resume_folds, train_folds
 from kbdenoise.training.one_run import session_result, train_session
 from kbdenoise.training.pairs import untouched_score
@@ -118,7 +118,8 @@ def _begun(
 ) -> TrainResult | FoldsResult:
     """Train a network, a filter, or one of them on each fold, from the start."""
     team, progress = call.team, call.progress
-    filtering = bool(asked_filter(config, given))
+    if filtering := asked_filter(config, given):
+        check_alone(filtering, team)
     device = filter_device() if filtering else _device(given, config)
     effective_settings(preset, device.kind, config, given)  # told before a contest is missed
     local = open_contest(call.name, data=call.data)
@@ -141,11 +142,6 @@ def _begun(
         path = create_run(call.runs, model=model, name=run_name).path if team.leads else Path()
         return Run(path=team.told(path))
 
-    if filtering and team.size > 1:
-        raise SettingsError(
-            f"{chosen.model.model} is a classical filter, which one process chooses in seconds",
-            hint="train it without torchrun and without --gpus",
-        )
     if filtering:
         return train_filter(
             local, chosen, new_run, dry_run=call.dry_run, started=call.started, progress=progress

@@ -14,6 +14,8 @@ from kbdenoise.inference.restoration import Restoration
 from kbdenoise.inference.scoring import ImageScore, RestoreImages, pooled, score_pictures
 from kbdenoise.models.weights import save_weights
 from kbdenoise.progress import Advance, Note, Progress
+from kbdenoise.training.distributed import share_buffers
+from kbdenoise.training.interrupt import Stopped
 from kbdenoise.training.session import Session, card
 
 
@@ -38,7 +40,10 @@ def validate(session: Session, *, progress: Progress) -> Validation:
     """Score the weights on whole held-out pictures; keep them if they are the best so far.
 
     Processes divide the pictures. The best weights that cannot be written are not counted as best.
+    Raises Stopped, with nothing changed, where any process is asked to stop before all are scored.
     """
+    for model in (session.model, session.average.model):
+        share_buffers(model, team=session.team)
     try:
         return _validated(session, progress)
     finally:
@@ -117,9 +122,10 @@ def _scored(session: Session, model: nn.Module, progress: Progress) -> list[Imag
         nonlocal done
         done += 1
         progress(Advance(task="validate", done=done, total=len(mine)))
+        session.request.heed()
 
     rows: list[ImageScore] | None = None
-    with contextlib.suppress(NotFiniteError):
+    with contextlib.suppress(NotFiniteError, Stopped):  # the others wait for this one's answer
         rows = score_pictures(
             restoring(session, model),
             session.store,
@@ -128,6 +134,7 @@ def _scored(session: Session, model: nn.Module, progress: Progress) -> list[Imag
             with_ssim=False,
             after_each=count,
         )
+    session.request.heed(session.team)
     shares = [share for share in session.team.gather(rows) if share is not None]
     if len(shares) < size:
         return []

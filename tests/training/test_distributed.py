@@ -105,8 +105,45 @@ def test_two_processes_give_the_weights_of_one_and_one_resumes_what_two_began(
     rows = [read_history(find_run(name, runs).history_file) for name in ("one", "two")]
     for a, b in zip(*rows, strict=True):
         assert a["val_score"] == pytest.approx(b["val_score"], abs=0.05)
-    longer = train(resume="two", runs=runs, steps=60)
-    assert longer.steps == 60
+    longer = [train(resume=name, runs=runs, steps=60) for name in ("one", "two")]
+    assert [result.steps for result in longer] == [60, 60]
+    assert difference(longer[0].run, longer[1].run) < 1e-5
+
+
+STOPPED_IN_VALIDATION = """
+import os, signal
+from pathlib import Path
+from kbdenoise.progress import Advance
+from kbdenoise.training.train import train
+
+def ask(event):
+    if isinstance(event, Advance) and event.task == "validate":
+        os.kill(os.getpid(), signal.SIGINT)
+
+result = train(Path(sys.argv[1]), runs=Path("runs"), progress=ask, **eval(sys.argv[2]))
+print(result.run.resolve(), result.stopped_by, result.steps)
+"""
+
+
+def test_a_stop_that_one_process_hears_within_a_validation_stops_all_and_loses_nothing(
+    contest: LocalContest, tmp_path: Path, team: Callable[..., list[Any]]
+) -> None:
+    words = {
+        word[2:].replace("-", "_"): v for word, v in zip(SETTINGS[::2], SETTINGS[1::2], strict=True)
+    }
+    short = {"steps": 6, "val_every": 3, "width": 4, "patch": 16, "batch": 6}
+    settings = words | short | {"folds": 4, "fold": 0, "ema": 0.9, "threads": 1}
+
+    leader, other = team(contest.folder, settings, code=STOPPED_IN_VALIDATION)
+    run, *ended = leader.stdout.split()
+    resumed = train(resume=run)
+    whole = train(contest.folder, runs=tmp_path / "whole", **settings)
+
+    assert (leader.returncode, other.returncode) == (0, 0), leader.stderr + other.stderr
+    assert ended == other.stdout.split()[1:] == ["interrupt", "3"]
+    assert difference(whole.run, resumed.run) < 1e-5
+    steps = [row["step"] for row in read_history(resumed.run / "history.csv")]
+    assert steps == [3, 6]
 
 
 def test_a_killed_process_ends_the_job_with_one_error_and_nothing_is_lost(

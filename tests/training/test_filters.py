@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -17,6 +18,7 @@ from kbdenoise.progress import Advance, Event, Fact, Note
 from kbdenoise.runs.folder import Run, compare_runs, find_run, list_runs, read_json
 from kbdenoise.runs.history import read_history
 from kbdenoise.submission.submit import submit
+from kbdenoise.team import Team
 from kbdenoise.training.train import TrainResult, train
 
 
@@ -71,6 +73,33 @@ def test_every_filter_is_trained_evaluated_and_submitted_like_a_network(
     assert evaluation.table[-1].method == model
     assert prediction.pictures == submission.rows == 4
     assert submission.local_score is not None
+
+
+class Leader(Team):
+    """The first of two processes, whose other one is not there to be told anything."""
+
+    def told(self, value: Any) -> Any:
+        return value
+
+
+@pytest.mark.parametrize(
+    "words", [{"fold": 0, "folds": 3}, {"folds": 3}, {"resume": "otter-folds", "model": None}]
+)
+def test_a_filter_is_refused_by_several_processes_on_folds_too(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, Any]
+) -> None:
+    runs = tmp_path / "runs"
+    if "resume" in words:
+        train(contest.folder, runs=runs, run_name="otter", model="tone-fit", folds=3)
+    before = sorted(runs.rglob("*"))
+    monkeypatch.setattr(
+        "kbdenoise.training.train.joined", lambda: contextlib.nullcontext(Leader(size=2))
+    )
+
+    with pytest.raises(SettingsError, match="one process chooses in seconds"):
+        train(contest.folder, runs=runs, **({"model": "tone-fit"} | words))
+
+    assert sorted(runs.rglob("*")) == before
 
 
 def test_a_tone_fit_undoes_the_scanners_tone(contest: LocalContest, tmp_path: Path) -> None:

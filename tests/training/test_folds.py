@@ -269,6 +269,38 @@ def test_a_stop_at_any_other_moment_changes_nothing_either(
     assert_same_outcome(whole, resumed)
 
 
+@pytest.mark.parametrize(
+    ("fold", "moment", "done"),
+    [
+        pytest.param(0, "validation at step 4", 0, id="in the last validation"),
+        pytest.param(0, "score out of fold", 0, id="while pictures are scored"),
+        pytest.param(0, "fold 0 of 3 out of fold", 1, id="when a fold is scored"),
+        pytest.param(1, "fold 1 of 3", 1, id="as the next fold is prepared"),
+    ],
+)
+def test_ctrl_c_between_steps_stops_the_whole_and_begins_nothing_more(
+    contest: LocalContest, tmp_path: Path, whole: FoldsResult, fold: int, moment: str, done: int
+) -> None:
+    asked: list[str] = []
+    later: list[str] = []
+
+    def then(event: Event) -> None:
+        text = event.task if isinstance(event, Advance) else event.text
+        if asked:
+            later.append(text)
+        elif moment in text:
+            asked.append(text)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    stopped = train_folds(contest, tmp_path / "cut", progress=in_fold(fold, then))
+    resumed = go_on(tmp_path / "cut")
+
+    assert stopped.stopped_by == "interrupt"
+    assert not {"train", "validate", "score out of fold"} & set(later)
+    assert sum(not math.isnan(one.score) for one in stopped.folds) == done
+    assert_same_outcome(whole, resumed)
+
+
 def test_a_fold_that_fails_leaves_the_true_status_and_can_be_gone_on_with(
     contest: LocalContest, tmp_path: Path, whole: FoldsResult
 ) -> None:
@@ -308,9 +340,10 @@ def test_going_on_with_what_is_finished_keeps_all_and_scores_only_new_weights(
     assert anew.folds[0] == again.folds[0]
 
 
-def test_the_time_limit_is_shared_evenly_by_all_folds_and_holds_for_the_whole(
-    contest: LocalContest, tmp_path: Path
+def test_the_time_limit_is_shared_evenly_by_all_folds_and_a_longer_one_trains_them_on(
+    contest: LocalContest, tmp_path: Path, whole: FoldsResult
 ) -> None:
+    """After another training, so that nothing is loaded in the time."""
     started = time.monotonic()
     long = {"folds": 2, "steps": 10**6, "val_every": 10**6, "time_limit": "6s"}
     result = train_folds(contest, tmp_path / "runs", **long)
@@ -322,6 +355,24 @@ def test_the_time_limit_is_shared_evenly_by_all_folds_and_holds_for_the_whole(
     assert all(fold.steps > 0 for fold in result.folds)
     assert 'time_limit = "6s"' in (result.run / "config.toml").read_text()
     assert 'time_limit = "3s"' in (result.folds[0].run / "config.toml").read_text()
+    again = go_on(tmp_path / "runs")
+    assert [fold.steps for fold in again.folds] == [fold.steps for fold in result.folds]
+
+    rates = []
+
+    def ask(event: Event) -> None:
+        if isinstance(event, Advance) and event.task == "train":
+            rates.append(event.values["lr"])
+            os.kill(os.getpid(), signal.SIGINT)
+
+    longer = go_on(tmp_path / "runs", time_limit="31s", progress=ask)
+
+    first, second = (read_json(fold.run / "run.json") for fold in longer.folds)
+    assert longer.stopped_by == "interrupt"
+    assert first["steps"] > result.folds[0].steps
+    assert rates[0] > 1e-4  # far from its end of 1e-6: the schedule ends with the longer time
+    assert 'time_limit = "15s"' in (result.folds[0].run / "config.toml").read_text()
+    assert (second["status"], second["steps"]) == ("interrupted", result.folds[1].steps)
 
 
 def test_a_time_that_earlier_sittings_have_used_up_is_told(
@@ -425,15 +476,20 @@ def test_a_filter_is_chosen_on_each_fold(contest: LocalContest, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_same_folds_and_share_the_scoring(
+def test_two_machines_train_the_same_folds_whose_runs_are_on_the_first_one_only(
     contest: LocalContest, tmp_path: Path, team: Callable[..., list[Any]]
 ) -> None:
-    words = ["train", str(contest.folder), "--runs", str(tmp_path / "runs"), "--name", "otter"]
-    words += [f"--{k.replace('_', '-')}={v}" for k, v in (TINY | {"folds": 2}).items()]
+    """With batch norms, of which each process has its own."""
+    settings = TINY | {"folds": 2, "hyper": "levels=1 convs=1 norm=batch", "ema": 0.9}
+    words = ["train", str(contest.folder), "--runs", "runs", "--name", "otter"]
+    words += [f"--{k.replace('_', '-')}={v}" for k, v in settings.items()]
+    (tmp_path / "second").mkdir()
 
-    ended, silent = team(*words, "--json")
+    ended, silent = team(*words, "--json", places=(tmp_path, tmp_path / "second"))
 
-    assert (ended.returncode, silent.returncode) == (0, 0), ended.stderr
+    assert (ended.returncode, silent.returncode) == (0, 0), ended.stderr + silent.stderr
+    assert "batch norms each see their own share" in ended.stderr
+    assert not list((tmp_path / "second").iterdir())
     assert silent.stdout == ""
     content = json.loads(ended.stdout)
     result = go_on(tmp_path / "runs")
@@ -441,4 +497,6 @@ def test_two_processes_train_the_same_folds_and_share_the_scoring(
     for fold in result.folds:
         evaluation = evaluate(str(fold.run), device="cpu", threads=1)
         assert fold.score == pytest.approx(evaluation.score, rel=1e-6)
+        validated = read_json(fold.run / "run.json")["best_score"]
+        assert validated == pytest.approx(evaluation.score, rel=1e-6)
     assert len(rows_of(result)) == 8

@@ -11,15 +11,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
+from kbdenoise.data.batches import Batch
 from kbdenoise.devices import choose_device
-from kbdenoise.errors import DataError, NoMemoryError
+from kbdenoise.errors import DataError, NoMemoryError, SettingsError
 from kbdenoise.models.build import build_model, describe_model
 from kbdenoise.models.zoo import MODELS
-from kbdenoise.progress import Event, Note
+from kbdenoise.progress import Event, Note, silent
 from kbdenoise.resolving import resolve
+from kbdenoise.runs.folder import Run
 from kbdenoise.team import Team
 from kbdenoise.training import memory, step
 from kbdenoise.training.memory import MemoryPlan, Needs, checkpoint_blocks, plan_stage
+from kbdenoise.training.prepare import gather, new_session
 from kbdenoise.training.train import train
 
 TINY: dict[str, Any] = {
@@ -253,6 +256,9 @@ class Pair(Team):
     def gather(self, mine: Any) -> list[Any]:
         return [mine, mine / 2]
 
+    def told(self, value: Any) -> Any:
+        return value
+
 
 def test_processes_plan_alike_with_the_least_that_one_of_them_has_free(
     monkeypatch: pytest.MonkeyPatch,
@@ -266,6 +272,41 @@ def test_processes_plan_alike_with_the_least_that_one_of_them_has_free(
 
     assert needs.processes == 2
     assert needs.free_bytes == 1e9 / 2 / 2  # the other one's, and half of that on one machine
+
+
+UNEVEN = TINY | {"hyper": "levels=1 convs=1 norm=batch", "batch": 5, "accumulate": 3}
+
+
+def test_pieces_that_would_let_batch_norms_wait_for_ever_are_refused(
+    contest: LocalContest,
+) -> None:
+    """Three pieces of three patches here, two of two there."""
+    config = resolve(TrainConfig(), ("test", UNEVEN))
+
+    with pytest.raises(SettingsError, match="of 5 on 2 processes cannot be taken in 3") as caught:
+        gather(contest, config, CPU, silent, team=Pair(size=2))
+
+    assert "--accumulate 2, a --batch that is a multiple of 2" in caught.value.hint
+    without = resolve(config, ("test", {"hyper": "levels=1 convs=1"}))
+    assert gather(contest, without, CPU, silent, team=Pair(size=2)).plans[0].pieces == 3
+
+
+def test_processes_with_batch_norms_take_equally_many_pieces_whatever_a_run_had_before(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    config = resolve(TrainConfig(), ("test", UNEVEN))
+    session = new_session(Run(path=tmp_path), gather(contest, config, CPU, silent))
+    ranks: list[int] = []
+    session.model.register_forward_hook(lambda *_: ranks.append(session.team.rank))
+    whole = next(session.batches())
+
+    for rank in (0, 1):
+        session.team = Team(rank=rank, size=2)
+        share = Batch(*(None if part is None else part[rank::2] for part in whole))
+        step._gradients(session, share)
+
+    assert session.now.pieces == 3
+    assert ranks == [0, 0, 1, 1]
 
 
 def test_pieces_are_told_where_batch_norms_see_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,15 @@ def assert_equal_weights(first: Path, second: Path, name: str = "last") -> None:
         assert torch.equal(one[key], other[key]), key
 
 
+def assert_equal_histories(first: Path, second: Path) -> None:
+    """The same in every row, but for what the clock says."""
+    rows = [read_history(run / "history.csv") for run in (first, second)]
+    for one, other in zip(*rows, strict=True):
+        assert {k: v for k, v in one.items() if k not in {"seconds", "images_per_s"}} == {
+            k: v for k, v in other.items() if k not in {"seconds", "images_per_s"}
+        }
+
+
 def stop_at(step: int) -> Any:
     """A progress callback that asks this process to stop, as Ctrl-C does, at a validation."""
 
@@ -137,11 +146,39 @@ def test_a_resumed_run_is_bit_identical_to_one_never_stopped(
     assert resumed.steps == 12
     assert_equal_weights(whole.run, resumed.run)
     assert_equal_weights(whole.run, resumed.run, "best")
-    rows = [read_history(r.run / "history.csv") for r in (whole, resumed)]
-    for one, other in zip(*rows, strict=True):
-        assert {k: v for k, v in one.items() if k not in {"seconds", "images_per_s"}} == {
-            k: v for k, v in other.items() if k not in {"seconds", "images_per_s"}
-        }
+    assert_equal_histories(whole.run, resumed.run)
+
+
+@pytest.mark.parametrize(
+    ("picture", "step"),
+    [
+        pytest.param(1, 5, id="at the first picture"),
+        pytest.param(4, 5, id="at the last one, by the raw weights"),
+        pytest.param(9, 12, id="when all steps are done"),
+    ],
+)
+def test_a_stop_within_a_validation_takes_one_picture_and_loses_nothing(
+    contest: LocalContest, tmp_path: Path, picture: int, step: int
+) -> None:
+    changes, seen = TINY | {"ema": 0.9}, [0]
+    whole = train(contest.folder, runs=tmp_path / "whole", **changes)
+
+    def ask(event: Event) -> None:
+        if isinstance(event, Advance) and event.task == "validate":
+            seen[0] += 1
+            if seen[0] == picture:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    stopped = train(contest.folder, runs=tmp_path / "cut", progress=ask, **changes)
+    record = read_json(stopped.run / "run.json")
+    resumed = train(resume="last", runs=tmp_path / "cut")
+
+    assert (stopped.stopped_by, record["status"]) == ("interrupt", "interrupted")
+    assert (seen[0], stopped.steps) == (picture, step)
+    assert resumed.stopped_by == "steps"
+    assert_equal_weights(whole.run, resumed.run)
+    assert_equal_weights(whole.run, resumed.run, "best")
+    assert_equal_histories(whole.run, resumed.run)
 
 
 @pytest.mark.parametrize("model", ["unet", "tone"])
