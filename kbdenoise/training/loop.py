@@ -4,13 +4,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from kbdenoise.data.batches import Batch
 from kbdenoise.errors import DataError
 from kbdenoise.notation import seconds
 from kbdenoise.progress import Advance, Note, Progress
+from kbdenoise.training.clock import Clock
 from kbdenoise.training.guard import Watch
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import PHASES
@@ -22,38 +23,6 @@ _REPORT_EVERY_S = 0.5
 _LONG_WAIT_SHARE, _LONG_WAIT_S = 0.2, 10.0  # from where waiting for patches is worth a word
 
 
-@dataclass(slots=True, kw_only=True)
-class Clock:
-    """Seconds of a run over all its sittings, and when it was last saved and reported."""
-
-    before_s: float
-    started: float
-    saved: float
-    reported: float
-    reported_step: int
-    waited_s: float = 0.0
-    """Of this sitting, for patches that were not there when they were needed."""
-    wait_noted: bool = False
-    asked: bool = False
-    """Whether somebody asked any of the processes to stop."""
-
-    @classmethod
-    def start(cls, session: Session) -> "Clock":
-        """Go on from the seconds that earlier sittings took."""
-        moment = time.monotonic()
-        return cls(
-            before_s=session.now.elapsed_s,
-            started=moment,
-            saved=moment,
-            reported=moment,
-            reported_step=session.now.step,
-        )
-
-    def elapsed_s(self) -> float:
-        """Seconds since the run's start, pauses between sittings left out."""
-        return self.before_s + time.monotonic() - self.started
-
-
 def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: Progress) -> str:
     """Train until the steps are done, the time is over or someone asks to stop; says which.
 
@@ -62,7 +31,7 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
     stopped.
     """
     clock = Clock.start(session)
-    _begin(session, progress)
+    _begin(session, clock, progress)
     while True:
         alarm = ""
         with closing(session.batches()) as batches:
@@ -75,7 +44,8 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
                 rate = set_rate(session)
                 batch = _next(batches, clock, progress)
                 pulse = take_step(session, batch, progress=progress)
-                _note(session, pulse, clock, asked_to_stop)
+                _note(session, pulse)
+                clock.note_step(session, asked_to_stop=asked_to_stop())
                 _report(session, clock, rate, progress)
                 alarm = session.watch.alarm(session.config.guard.guard)
                 if not alarm and _is_due(session):
@@ -123,6 +93,8 @@ def go_back(session: Session, alarm: str, clock: Clock, progress: Progress) -> N
         "skipped_steps": now.skipped_steps,
         "pieces": now.pieces,
         "elapsed_s": now.elapsed_s,  # time does not go back
+        "trained_s": now.trained_s,
+        "time_share": now.time_share,
         "rate_cut": now.rate_cut * guard.guard_cut,
         "went_back": times,
     }
@@ -175,10 +147,11 @@ def _note_phase(session: Session, progress: Progress) -> None:
     progress(Note(text=text, values={session.metric.name: score}))
 
 
-def _begin(session: Session, progress: Progress) -> None:
+def _begin(session: Session, clock: Clock, progress: Progress) -> None:
     """Plan validations, and see that a run killed at any moment from now on can be resumed."""
     if session.time_limit_s and not session.now.validation_s:
         plan_validation(session, progress)
+    session.now.elapsed_s = session.team.told(clock.elapsed_s())
     if not session.now.step:
         save(session)
         keep_as_good(session)
@@ -190,7 +163,7 @@ def _ending(session: Session, clock: Clock, asked_to_stop: Callable[[], bool]) -
     """Why training is over, if it is; the same answer on every process."""
     if session.now.step >= session.last_step:
         return "steps"
-    if session.time_limit_s and session.now.elapsed_s >= session.time_limit_s - session.reserve_s:
+    if session.out_of_time:
         return "time limit"
     if session.out_of_patience:
         return "patience"
@@ -215,8 +188,8 @@ def _next(batches: Iterator[Batch], clock: Clock, progress: Progress) -> Batch:
     return batch
 
 
-def _note(session: Session, pulse: Pulse, clock: Clock, asked_to_stop: Callable[[], bool]) -> None:
-    """Keep running means, and agree with other processes on the time and on requests to stop."""
+def _note(session: Session, pulse: Pulse) -> None:
+    """Keep running means, and count what was left out."""
     if pulse.finite:
         mean = session.now.mean_loss
         session.now.mean_loss = (
@@ -226,9 +199,6 @@ def _note(session: Session, pulse: Pulse, clock: Clock, asked_to_stop: Callable[
     else:
         session.now.skipped_steps += 1
         session.watch.note_skipped()
-    elapsed_s = clock.elapsed_s() if session.team.leads else 0.0
-    session.now.elapsed_s, asked = session.team.total([elapsed_s, float(asked_to_stop())])
-    clock.asked = asked > 0
 
 
 def _is_due(session: Session) -> bool:
@@ -249,7 +219,7 @@ def _validated(session: Session, clock: Clock, rate: float, progress: Progress) 
     found = validate(session, progress=progress)
     if not math.isfinite(found.averaged):
         return "the restored pictures are not finite"
-    session.now.elapsed_s = session.team.told(clock.elapsed_s())
+    session.pass_time(session.team.told(clock.elapsed_s()))
     seen = session.now.samples
     session.history.append(
         {

@@ -49,6 +49,8 @@ def resumed_session(
     local = contest_again(record, name=name, data=data)
     session = restored_session(run, local, chosen, device, progress, team=team)
     _check_something_left(session)
+    if chosen.length.time_limit != before.length.time_limit:
+        session.stretch_time()
     if chosen.length != before.length:
         _tell_of_rise(session, progress)
     return session
@@ -183,7 +185,7 @@ def _check_something_left(session: Session) -> None:
             f"the run {session.run.name} had no better score for {patience} validations",
             hint=f"to train on: --resume {session.run.name} --patience {2 * patience}",
         )
-    if session.time_limit_s and now.elapsed_s >= session.time_limit_s - session.reserve_s:
+    if session.out_of_time:
         raise SettingsError(
             f"the run {session.run.name} has used up its --time-limit {limit}, which counts all "
             "its sittings",

@@ -24,7 +24,7 @@ from kbdenoise.runs.folder import now as this_moment
 from kbdenoise.runs.history import write_history
 from kbdenoise.training.session import Session, card
 
-_STATE_VERSION = 2
+_STATE_VERSION = 3
 _START_ANEW = "the weights in best.safetensors are still good; start a new run"
 
 

@@ -1,0 +1,54 @@
+"""The clock of a sitting."""
+
+import time
+from dataclasses import dataclass
+
+from kbdenoise.training.session import Session
+
+
+@dataclass(slots=True, kw_only=True)
+class Clock:
+    """Seconds of a run over all its sittings, and when it was last saved and reported."""
+
+    before_s: float
+    started: float
+    saved: float
+    reported: float
+    reported_step: int
+    waited_s: float = 0.0
+    """Of this sitting, for patches that were not there when they were needed."""
+    wait_noted: bool = False
+    steps: int = 0
+    """Of this sitting."""
+    asked: bool = False
+    """Whether somebody asked any of the processes to stop."""
+
+    @classmethod
+    def start(cls, session: Session) -> "Clock":
+        """Go on from the seconds that earlier sittings took."""
+        moment = time.monotonic()
+        return cls(
+            before_s=session.now.elapsed_s,
+            started=moment,
+            saved=moment,
+            reported=moment,
+            reported_step=session.now.step,
+        )
+
+    def elapsed_s(self) -> float:
+        """Seconds since the run's start, pauses between sittings left out."""
+        return self.before_s + time.monotonic() - self.started
+
+    def note_step(self, session: Session, *, asked_to_stop: bool) -> None:
+        """Agree with other processes on the time of a step, and on requests to stop.
+
+        A sitting's first step, with all that comes before it, is none of the time that the
+        schedule follows: libraries and kernels are loaded in it.
+        """
+        mine = self.elapsed_s() if session.team.leads else 0.0
+        elapsed_s, asked = session.team.total([mine, float(asked_to_stop)])
+        self.asked, self.steps = asked > 0, self.steps + 1
+        if self.steps == 1:
+            session.now.elapsed_s = elapsed_s
+        else:
+            session.pass_time(elapsed_s)

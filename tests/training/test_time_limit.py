@@ -1,0 +1,116 @@
+"""What a time limit does to the schedule, to validations and to the end, by a clock of our own."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kbdenoise.config import TrainConfig
+from kbdenoise.contests.contest import LocalContest
+from kbdenoise.devices import choose_device
+from kbdenoise.errors import SettingsError
+from kbdenoise.progress import Event, Note, silent
+from kbdenoise.resolving import resolve
+from kbdenoise.runs.folder import create_run
+from kbdenoise.runs.history import read_history
+from kbdenoise.training import loop
+from kbdenoise.training.clock import Clock
+from kbdenoise.training.prepare import gather, new_session
+from kbdenoise.training.session import Session
+from kbdenoise.training.train import train
+from tests.training.test_train import TINY
+
+LIMITED = TINY | {"steps": 10**6, "val_every": 10**6, "time_limit": "20m", "ema": 0.0}
+
+
+def session_of(contest: LocalContest, runs: Path, **changes: Any) -> Session:
+    config = resolve(TrainConfig(), ("test", LIMITED | changes))
+    material = gather(contest, config, choose_device("cpu"), silent)
+    return new_session(create_run(runs, model="unet", name="otter"), material)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that starts at 300 s, as where decoding took long; a step takes 100 s."""
+    shows, take_step = [300.0], loop.take_step
+
+    def slow(session: Session, batch: Any, **words: Any) -> Any:
+        pulse = take_step(session, batch, **words)
+        shows[0] += 100.0
+        return pulse
+
+    monkeypatch.setattr(loop, "take_step", slow)
+    monkeypatch.setattr(Clock, "elapsed_s", lambda self: shows[0])
+    return shows
+
+
+def noted_rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The rate of every step."""
+    rates: list[float] = []
+    set_rate = loop.set_rate
+
+    def noted(session: Session) -> float:
+        rates.append(set_rate(session))
+        return rates[-1]
+
+    monkeypatch.setattr(loop, "set_rate", noted)
+    return rates
+
+
+def test_the_schedule_begins_with_training_and_ends_with_the_time(
+    contest: LocalContest, tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = noted_rates(monkeypatch)
+
+    result = train(contest.folder, runs=tmp_path, **LIMITED)
+
+    assert (result.stopped_by, result.steps) == ("time limit", 9)
+    assert rates[:2] == [pytest.approx(1e-6)] * 2  # the warm-up's first step; the cold one
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[2] > 9e-4 and rates[-1] < 1e-5
+
+
+def test_a_sitting_begins_where_the_one_before_has_left_the_schedule(
+    contest: LocalContest, tmp_path: Path, clock: list[float]
+) -> None:
+    session = session_of(contest, tmp_path)
+    session.now.time_share = 0.3
+
+    loop.run_steps(session, asked_to_stop=lambda: session.now.step == 1, progress=silent)
+
+    assert session.now.elapsed_s == 400
+    assert session.moment().run == 0.3
+
+
+def test_the_share_of_the_time_never_falls_and_comes_to_its_end(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    session, draw = session_of(contest, tmp_path), random.Random(0)
+    shares = [session.moment().run]
+
+    while not session.out_of_time:
+        session.now.validation_s = draw.uniform(0.0, 200.0)
+        session.pass_time(session.now.elapsed_s + draw.uniform(0.0, 20.0))
+        shares.append(session.moment().run)
+
+    assert shares == sorted(shares) and shares[0] == 0.0
+    assert shares[-1] > 0.99
+
+
+def test_a_used_up_time_limit_is_told_and_a_longer_one_trains_on(
+    contest: LocalContest, tmp_path: Path, clock: list[float]
+) -> None:
+    events: list[Event] = []
+    first = train(contest.folder, runs=tmp_path, **LIMITED)
+
+    with pytest.raises(SettingsError, match="used up its --time-limit 20m") as caught:
+        train(resume="last", runs=tmp_path)
+    assert "--time-limit ..." in caught.value.hint
+    second = train(resume="last", runs=tmp_path, time_limit="30m", progress=events.append)
+
+    assert (second.stopped_by, second.steps) == ("time limit", first.steps + 6)
+    assert any("learning rate rises" in e.text for e in events if isinstance(e, Note))
+    rows = read_history(second.run / "history.csv")
+    assert [row["step"] for row in rows] == [first.steps, second.steps]
+    assert rows[-1]["lr"] < 1e-5
