@@ -1,9 +1,11 @@
-"""The clock of a sitting."""
+"""The clock of a sitting, and what it has measured of it."""
 
 import time
 from dataclasses import dataclass
 
 from kbdenoise.training.session import Session
+
+_FORGETS = 0.9  # of the longest step, with every step
 
 
 @dataclass(slots=True, kw_only=True)
@@ -15,9 +17,12 @@ class Clock:
     saved: float
     reported: float
     reported_step: int
+    save_s: float
+    """How long the newest save took; of the leader."""
     waited_s: float = 0.0
     """Of this sitting, for patches that were not there when they were needed."""
     wait_noted: bool = False
+    step_began: float = 0.0
     steps: int = 0
     """Of this sitting."""
     asked: bool = False
@@ -33,6 +38,7 @@ class Clock:
             saved=moment,
             reported=moment,
             reported_step=session.now.step,
+            save_s=session.now.save_s,
         )
 
     def elapsed_s(self) -> float:
@@ -45,10 +51,14 @@ class Clock:
         A sitting's first step, with all that comes before it, is none of the time that the
         schedule follows: libraries and kernels are loaded in it.
         """
-        mine = self.elapsed_s() if session.team.leads else 0.0
-        elapsed_s, asked = session.team.total([mine, float(asked_to_stop)])
+        step_s = time.monotonic() - self.step_began
+        mine = [self.elapsed_s(), step_s, self.save_s] if session.team.leads else [0.0] * 3
+        elapsed_s, step_s, save_s, asked = session.team.total([*mine, float(asked_to_stop)])
         self.asked, self.steps = asked > 0, self.steps + 1
+        now = session.now
+        now.save_s = save_s
+        now.step_s = step_s if self.steps <= 2 else max(step_s, _FORGETS * now.step_s)
         if self.steps == 1:
-            session.now.elapsed_s = elapsed_s
+            now.elapsed_s = elapsed_s
         else:
             session.pass_time(elapsed_s)

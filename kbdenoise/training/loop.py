@@ -12,6 +12,7 @@ from kbdenoise.errors import DataError
 from kbdenoise.notation import seconds
 from kbdenoise.progress import Advance, Note, Progress
 from kbdenoise.training.clock import Clock
+from kbdenoise.training.ending import no_step
 from kbdenoise.training.guard import Watch
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import PHASES
@@ -95,6 +96,8 @@ def go_back(session: Session, alarm: str, clock: Clock, progress: Progress) -> N
         "elapsed_s": now.elapsed_s,  # time does not go back
         "trained_s": now.trained_s,
         "time_share": now.time_share,
+        "step_s": now.step_s,
+        "save_s": now.save_s,
         "rate_cut": now.rate_cut * guard.guard_cut,
         "went_back": times,
     }
@@ -110,18 +113,30 @@ def go_back(session: Session, alarm: str, clock: Clock, progress: Progress) -> N
 
 
 def _finish(session: Session, stopped_by: str, clock: Clock, progress: Progress) -> str:
-    """Validate what has not been, and save; an alarm if the weights turn out to be no good."""
-    if stopped_by == "interrupt":
-        save(session, status="interrupted", stopped_by=stopped_by)
-        return ""
+    """Save what a run has come to, complete unless somebody stopped it; or an alarm.
+
+    Raises SettingsError where there was no step.
+    """
+    is_complete = stopped_by != "interrupt"
+    if is_complete and (alarm := _completed(session, clock, progress)):
+        return alarm
+    status = "finished" if is_complete else "interrupted"
+    _save(session, clock, status=status, stopped_by=stopped_by)
+    if is_complete:
+        forget_good(session)
+    return ""
+
+
+def _completed(session: Session, clock: Clock, progress: Progress) -> str:
+    """Validate what has not been; an alarm if the weights turn out to be no good."""
+    if not session.now.step:
+        raise no_step(session)
     if session.validated_step < session.now.step:
         _saved(session, clock, progress)  # the host may not wait for the validation
-        if alarm := _validated(session, clock, set_rate(session), progress):
+        if alarm := _scored(session, clock, set_rate(session), progress):
             return alarm
     if session.config.dsd.dsd:
         _note_phase(session, progress)
-    save(session, status="finished", stopped_by=stopped_by)
-    forget_good(session)
     return ""
 
 
@@ -153,7 +168,7 @@ def _begin(session: Session, clock: Clock, progress: Progress) -> None:
         plan_validation(session, progress)
     session.now.elapsed_s = session.team.told(clock.elapsed_s())
     if not session.now.step:
-        save(session)
+        _save(session, clock)
         keep_as_good(session)
     elif session.validated_step == session.now.step:
         _kept_as_good(session, progress)  # killed between saving this state and calling it good
@@ -173,10 +188,10 @@ def _ending(session: Session, clock: Clock, asked_to_stop: Callable[[], bool]) -
 
 def _next(batches: Iterator[Batch], clock: Clock, progress: Progress) -> Batch:
     """The next batch; where the disk keeps training waiting, the user is told, once."""
-    started = time.monotonic()
+    clock.step_began = time.monotonic()
     batch = next(batches)
     moment = time.monotonic()
-    clock.waited_s += moment - started
+    clock.waited_s += moment - clock.step_began
     share = clock.waited_s / max(moment - clock.started, 1e-9)
     if share > _LONG_WAIT_SHARE and clock.waited_s > _LONG_WAIT_S and not clock.wait_noted:
         clock.wait_noted = True
@@ -212,10 +227,16 @@ def _wants_saving(session: Session, clock: Clock) -> bool:
 
 
 def _validated(session: Session, clock: Clock, rate: float, progress: Progress) -> str:
-    """Validate, write the row of the history, save, and keep a healthy state to go back to.
+    """Validate, save, and keep a healthy state to go back to; or an alarm, and nothing saved."""
+    if alarm := _scored(session, clock, rate, progress):
+        return alarm
+    if _saved(session, clock, progress) and session.watch.is_calm():
+        _kept_as_good(session, progress)
+    return ""
 
-    An alarm where the weights answer with NaN or infinity; then nothing is written.
-    """
+
+def _scored(session: Session, clock: Clock, rate: float, progress: Progress) -> str:
+    """Validate, and add the row of the history; an alarm where weights answer with NaN."""
     found = validate(session, progress=progress)
     if not math.isfinite(found.averaged):
         return "the restored pictures are not finite"
@@ -236,8 +257,6 @@ def _validated(session: Session, clock: Clock, rate: float, progress: Progress) 
             "went_back": session.now.went_back,
         }
     )
-    if _saved(session, clock, progress) and session.watch.is_calm():
-        _kept_as_good(session, progress)
     scores = {"val_score": found.averaged, "val_raw_score": found.raw, "val_psnr_db": found.psnr_db}
     session.sinks.log(session.now.step, scores)
     clock.reported, clock.reported_step = time.monotonic(), session.now.step
@@ -246,14 +265,20 @@ def _validated(session: Session, clock: Clock, rate: float, progress: Progress) 
 
 def _saved(session: Session, clock: Clock, progress: Progress) -> bool:
     """Save; where the disk refuses, say so and go on: the state before is still whole."""
-    clock.saved = time.monotonic()
     try:
-        save(session)
+        _save(session, clock)
     except DataError as error:
         text = f"not saved: {error.message}; training goes on from memory and tries again later"
         progress(Note(text=text))
         return False
     return True
+
+
+def _save(session: Session, clock: Clock, **ended: str) -> None:
+    """Save, and note when that was and how long it took."""
+    clock.saved = time.monotonic()
+    save(session, **ended)
+    clock.save_s = time.monotonic() - clock.saved
 
 
 def _kept_as_good(session: Session, progress: Progress) -> None:

@@ -78,6 +78,10 @@ class Counters:
     """How many pictures a validation may score for the time limit's sake; 0 means all."""
     validation_s: float = 0.0
     """How long the newest validation took."""
+    step_s: float = 0.0
+    """The longest step lately, with its wait for patches."""
+    save_s: float = 0.0
+    """How long the newest save took."""
     trained_s: float = 0.0
     """Seconds of training, without those in which a sitting begins."""
     time_share: float = 0.0
@@ -141,9 +145,15 @@ class Session:
 
     @property
     def end_s(self) -> float:
-        """When training ends for the time limit's sake, so that the last validation is in it."""
-        kept_s = min(1.2 * self.now.validation_s + 3.0, 0.5 * self.time_limit_s)
-        return self.time_limit_s - kept_s
+        """When training ends for the time limit's sake, so that what follows is within it.
+
+        Kept are a step that has begun, the last validation, and what is saved around it: two
+        states and the best weights, of which a first save says too little, as the optimiser
+        remembers nothing yet.
+        """
+        now = self.now
+        kept_s = 1.2 * now.validation_s + now.step_s + 4.0 * now.save_s + 3.0
+        return self.time_limit_s - min(kept_s, 0.5 * self.time_limit_s)
 
     @property
     def out_of_time(self) -> bool:

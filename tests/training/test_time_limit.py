@@ -1,6 +1,7 @@
 """What a time limit does to the schedule, to validations and to the end, by a clock of our own."""
 
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.devices import choose_device
-from kbdenoise.errors import SettingsError
+from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.progress import Event, Note, silent
 from kbdenoise.resolving import resolve
 from kbdenoise.runs.folder import create_run
 from kbdenoise.runs.history import read_history
 from kbdenoise.training import loop
 from kbdenoise.training.clock import Clock
+from kbdenoise.training.one_run import train_session
 from kbdenoise.training.prepare import gather, new_session
 from kbdenoise.training.session import Session
 from kbdenoise.training.train import train
@@ -91,6 +93,7 @@ def test_the_share_of_the_time_never_falls_and_comes_to_its_end(
 
     while not session.out_of_time:
         session.now.validation_s = draw.uniform(0.0, 200.0)
+        session.now.step_s = draw.uniform(0.0, 30.0)
         session.pass_time(session.now.elapsed_s + draw.uniform(0.0, 20.0))
         shares.append(session.moment().run)
 
@@ -114,3 +117,43 @@ def test_a_used_up_time_limit_is_told_and_a_longer_one_trains_on(
     rows = read_history(second.run / "history.csv")
     assert [row["step"] for row in rows] == [first.steps, second.steps]
     assert rows[-1]["lr"] < 1e-5
+
+
+def test_steps_and_saves_are_measured_and_kept_free_at_the_end(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, take_step = loop.save, loop.take_step
+
+    def slow_save(session: Session, **words: Any) -> None:
+        time.sleep(0.2)
+        save(session, **words)
+
+    def slow_step(session: Session, batch: Any, **words: Any) -> Any:
+        time.sleep(0.1)
+        return take_step(session, batch, **words)
+
+    monkeypatch.setattr(loop, "save", slow_save)
+    monkeypatch.setattr(loop, "take_step", slow_step)
+    session = session_of(contest, tmp_path, steps=3)
+
+    loop.run_steps(session, asked_to_stop=lambda: False, progress=silent)
+
+    assert session.now.save_s >= 0.2 and session.now.step_s >= 0.1
+    assert session.end_s <= 1200 - 3 - 0.1 - 4 * 0.2
+
+
+def test_a_time_limit_that_is_over_before_the_first_step_is_no_success(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    session = session_of(contest, tmp_path, steps=3)
+    run = session.run
+
+    with pytest.raises(SettingsError, match="--time-limit 20m is too short to train") as caught:
+        train_session(session, started=time.monotonic() - 1199, progress=silent)
+
+    assert f"--resume {run.name} --time-limit" in caught.value.hint
+    assert run.read_record().status == "failed"
+    with pytest.raises(DataError, match="no step of it has been saved"):
+        run.weights()
+    assert train(resume="last", runs=tmp_path, time_limit="1h").steps == 3
+    assert run.weights() == run.best
