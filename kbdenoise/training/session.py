@@ -248,9 +248,12 @@ class Session:
 
     @property
     def ends_phase(self) -> bool:
-        """Whether a new phase of dense-sparse-dense training begins with the next step."""
+        """Whether a new phase of dense-sparse-dense training begins with the next step.
+
+        None ends before its first step, however late it is.
+        """
         wanted = self.config.dsd
-        if not wanted.dsd:
+        if not wanted.dsd or self.now.step == self.now.phase_began:
             return False
         return phase_at(phase_shares(wanted.dsd_phases), self.moment().run) > self.now.phase
 

@@ -10,13 +10,15 @@ import torch
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.errors import SettingsError
 from kbdenoise.models.build import build_model
-from kbdenoise.progress import Event, Note
+from kbdenoise.progress import Event, Note, silent
 from kbdenoise.runs.folder import Run, compare_runs
 from kbdenoise.runs.history import read_history
 from kbdenoise.training import loop, validation
+from kbdenoise.training.loop import run_steps
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import masks_by_size, phase_at, within
 from kbdenoise.training.train import train
+from tests.training.test_time_limit import session_of
 from tests.training.test_train import TINY, assert_equal_weights, stop_at
 
 DSD = {**TINY, "hyper": "", "dsd": 0.3, "steps": 20, "val_every": 4, "warmup": "0"}
@@ -183,3 +185,28 @@ def test_patience_ends_a_run_in_its_last_phase_only(
     assert result.stopped_by == "patience" and result.steps == 32
     steps = [phase["step"] for phase in Run(path=result.run).read_record().phases]
     assert steps == [16, 28, 32]
+
+
+def test_no_phase_ends_before_its_first_step_however_late_it_is(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    """As after going back to step 0, where half of the time is over."""
+    session = session_of(contest, tmp_path, **(DSD | {"steps": 4, "time_limit": "1h"}))
+    session.now.time_share = 0.5
+
+    run_steps(session, asked_to_stop=lambda: False, progress=silent)
+
+    assert [phase["step"] for phase in session.record.phases] == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("went_back", "why"), [(0, "s went on preparing"), (1, "training diverged")]
+)
+def test_a_time_limit_that_is_over_before_the_first_phase_is_told(
+    contest: LocalContest, tmp_path: Path, went_back: int, why: str
+) -> None:
+    session = session_of(contest, tmp_path, **(DSD | {"time_limit": "1h"}))
+    session.now.elapsed_s, session.now.went_back = 3600.0, went_back
+
+    with pytest.raises(SettingsError, match=f"--time-limit 1h is too short .*{why}"):
+        run_steps(session, asked_to_stop=lambda: False, progress=silent)
