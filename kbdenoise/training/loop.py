@@ -164,7 +164,7 @@ def _note_phase(session: Session, progress: Progress) -> None:
 
 def _begin(session: Session, clock: Clock, progress: Progress) -> None:
     """Plan validations, and see that a run killed at any moment from now on can be resumed."""
-    if session.time_limit_s and not session.now.validation_s:
+    if session.time_limit_s and not session.history:
         plan_validation(session, progress)
     session.now.elapsed_s = session.team.told(clock.elapsed_s())
     if not session.now.step:

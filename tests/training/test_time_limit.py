@@ -1,5 +1,6 @@
 """What a time limit does to the schedule, to validations and to the end, by a clock of our own."""
 
+import math
 import random
 import time
 from pathlib import Path
@@ -11,16 +12,19 @@ from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.imaging.files import FloatImage, to_float, write_image
 from kbdenoise.progress import Event, Note, silent
 from kbdenoise.resolving import resolve
-from kbdenoise.runs.folder import create_run
+from kbdenoise.runs.folder import Run, create_run
 from kbdenoise.runs.history import read_history
-from kbdenoise.training import loop
+from kbdenoise.training import loop, validation
 from kbdenoise.training.clock import Clock
 from kbdenoise.training.one_run import train_session
 from kbdenoise.training.prepare import gather, new_session
 from kbdenoise.training.session import Session
 from kbdenoise.training.train import train
+from kbdenoise.training.validation import plan_validation
+from tests.conftest import MakeContest, smooth_picture
 from tests.training.test_train import TINY
 
 LIMITED = TINY | {"steps": 10**6, "val_every": 10**6, "time_limit": "20m", "ema": 0.0}
@@ -157,3 +161,51 @@ def test_a_time_limit_that_is_over_before_the_first_step_is_no_success(
         run.weights()
     assert train(resume="last", runs=tmp_path, time_limit="1h").steps == 3
     assert run.weights() == run.best
+
+
+def test_a_validation_too_long_for_the_limit_scores_fewer_pictures_and_says_so(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "_picture_s", lambda session, index: 150.0)
+    events: list[Event] = []
+    session = session_of(contest, tmp_path, steps=2, folds=2)
+    of_all = session.record.untouched_score
+    session.now.affordable_pictures, session.now.validation_s = 1, 9.0  # planned, never scored
+
+    result = train_session(session, started=time.monotonic(), progress=events.append)
+
+    assert any("2 of 4 pictures" in e.text for e in events if isinstance(e, Note))
+    assert len(session.validated) == 2
+    some = [session.metric.score(*pair(session, i)) for i in session.validated]
+    assert result.untouched_score == pytest.approx(sum(some) / 2)
+    assert result.untouched_score != of_all
+    assert Run(path=result.run).read_record().untouched_score == result.untouched_score
+
+
+def pair(session: Session, index: int) -> tuple[FloatImage, FloatImage]:
+    return to_float(session.store.noisy(index)), to_float(session.store.clean(index))
+
+
+def test_validations_are_planned_by_a_warm_picture_of_middling_size(
+    make_contest: MakeContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call takes as long as loading libraries does, others a time for each pixel."""
+    contest, timed = make_contest(pages=3, holdout=["Page.00000", "Page.00001"]), []
+    for number, page in enumerate((contest.noisy, contest.clean)):
+        for crop, (height, width) in enumerate([(96, 80), (24, 20)], start=1):
+            picture = smooth_picture(number, height=height, width=width)
+            write_image(page / f"Page.00000.{crop:02d}.png", picture)
+    session = session_of(contest, tmp_path)
+    pixels = [math.prod(session.store.size(i)) for i in session.validated]
+    assert sorted(pixels) == [480, 1920, 1920, 7680]
+
+    def picture_s(session: Session, index: int) -> float:
+        timed.append(math.prod(session.store.size(index)))
+        return (100.0 if len(timed) == 1 else 0.0) + timed[-1] / 1000
+
+    monkeypatch.setattr(validation, "_picture_s", picture_s)
+    plan_validation(session, silent)
+
+    assert timed == [1920, 1920]
+    assert session.now.validation_s == pytest.approx(sum(pixels) / 1000)
+    assert not session.now.affordable_pictures
