@@ -17,6 +17,8 @@ class Clock:
     saved: float
     reported: float
     reported_step: int
+    saved_step: int
+    """The step of the state on the disk."""
     save_s: float
     """How long the newest save took; of the leader."""
     waited_s: float = 0.0
@@ -38,6 +40,7 @@ class Clock:
             saved=moment,
             reported=moment,
             reported_step=session.now.step,
+            saved_step=session.now.step,
             save_s=session.now.save_s,
         )
 

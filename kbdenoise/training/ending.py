@@ -1,8 +1,25 @@
-"""What a run that cannot end well says: what went wrong, and how to go on."""
+"""What a run that cannot end well says: what went wrong, what is on the disk, how to go on."""
 
-from kbdenoise.errors import SettingsError
+from kbdenoise.atomic import is_full
+from kbdenoise.errors import DataError, SettingsError
+from kbdenoise.models.weights import read_card
 from kbdenoise.runs.folds import whole_of
 from kbdenoise.training.session import Session
+
+
+def unsaved(session: Session, error: DataError, *, stopped_by: str, saved_step: int) -> DataError:
+    """A disk that refuses the last save; `saved_step` is that of the state which is on it."""
+    now, saved = session.now, [f"the state of step {saved_step:,}"]
+    if now.step == read_card(session.run.last).metadata.get("step"):
+        saved.insert(0, f"the last weights (step {now.step:,})")
+    if now.best_step:
+        saved.insert(0, f"the best weights (step {now.best_step:,})")
+    cure = "free some space" if is_full(error) else error.hint
+    return DataError(
+        f"{error.message}; training came to step {now.step:,} (ended by: {stopped_by}), saved are "
+        + ", ".join(saved),
+        hint=f"{cure}; then go on from step {saved_step:,}: {_resume(session)}",
+    )
 
 
 def no_step(session: Session) -> SettingsError:

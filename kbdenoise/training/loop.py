@@ -12,7 +12,7 @@ from kbdenoise.errors import DataError
 from kbdenoise.notation import seconds
 from kbdenoise.progress import Advance, Note, Progress
 from kbdenoise.training.clock import Clock
-from kbdenoise.training.ending import no_step
+from kbdenoise.training.ending import no_step, unsaved
 from kbdenoise.training.guard import Watch
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import PHASES
@@ -115,15 +115,17 @@ def go_back(session: Session, alarm: str, clock: Clock, progress: Progress) -> N
 def _finish(session: Session, stopped_by: str, clock: Clock, progress: Progress) -> str:
     """Save what a run has come to, complete unless somebody stopped it; or an alarm.
 
-    Raises SettingsError where there was no step.
+    Raises SettingsError where there was no step, and DataError where the disk refuses.
     """
     is_complete = stopped_by != "interrupt"
     if is_complete and (alarm := _completed(session, clock, progress)):
         return alarm
     status = "finished" if is_complete else "interrupted"
-    _save(session, clock, status=status, stopped_by=stopped_by)
-    if is_complete:
-        forget_good(session)
+    try:
+        _save(session, clock, status=status, stopped_by=stopped_by)
+    except DataError as error:
+        step = clock.saved_step
+        raise unsaved(session, error, stopped_by=stopped_by, saved_step=step) from error
     return ""
 
 
@@ -137,6 +139,7 @@ def _completed(session: Session, clock: Clock, progress: Progress) -> str:
             return alarm
     if session.config.dsd.dsd:
         _note_phase(session, progress)
+    forget_good(session)  # before the save, which may need its room
     return ""
 
 
@@ -275,10 +278,10 @@ def _saved(session: Session, clock: Clock, progress: Progress) -> bool:
 
 
 def _save(session: Session, clock: Clock, **ended: str) -> None:
-    """Save, and note when that was and how long it took."""
+    """Save, and note when that was, how long it took and what is on the disk."""
     clock.saved = time.monotonic()
     save(session, **ended)
-    clock.save_s = time.monotonic() - clock.saved
+    clock.save_s, clock.saved_step = time.monotonic() - clock.saved, session.now.step
 
 
 def _kept_as_good(session: Session, progress: Progress) -> None:

@@ -22,6 +22,7 @@ from kbdenoise.inference.scoring import (
 from kbdenoise.models.weights import save_weights
 from kbdenoise.progress import Advance, Note, Progress
 from kbdenoise.training.session import Session, card
+from kbdenoise.training.state import with_room
 
 
 class Validation(NamedTuple):
@@ -162,7 +163,8 @@ def _kept(session: Session, model: nn.Module, which: str, progress: Progress) ->
     written = True
     if session.team.leads:
         try:
-            save_weights(session.run.best, model, card=card(session, weights=which))
+            weights = card(session, weights=which)
+            with_room(session, lambda: save_weights(session.run.best, model, card=weights))
         except DataError as error:
             progress(Note(text=f"the best weights so far are not kept: {error.message}"))
             written = False
