@@ -172,8 +172,8 @@ def check_same_data(run: Run, record: RunRecord, pairs: Pairs) -> None:
 def _check_something_left(session: Session) -> None:
     steps, limit = session.last_step, session.config.length.time_limit
     now = session.now
-    if session.validated_step < now.step:
-        return  # stopped in its last validation
+    if session.validated_step < now.step or session.record.status != "finished":
+        return  # stopped in its last validation, or before it was written that it had ended
     if now.step >= steps:
         raise SettingsError(
             f"the run {session.run.name} has done all its {steps:,} steps",

@@ -210,3 +210,26 @@ def test_a_time_limit_that_is_over_before_the_first_phase_is_told(
 
     with pytest.raises(SettingsError, match=f"--time-limit 1h is too short .*{why}"):
         run_steps(session, asked_to_stop=lambda: False, progress=silent)
+
+
+def test_a_run_killed_just_before_it_was_called_finished_is_on_resuming(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "pooled", lambda rows, metric: 5.0)
+    changes = DSD | {"steps": 40, "val_every": 2, "patience": 2}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "forget_good", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(contest.folder, runs=tmp_path, **changes)
+    result = train(resume="last", runs=tmp_path)
+
+    assert (result.stopped_by, result.steps) == ("patience", 32)
+    run = Run(path=result.run)
+    assert [phase["step"] for phase in run.read_record().phases] == [16, 28, 32]
+    assert run.read_record().status == "finished" and not run.good_file.exists()
+    with pytest.raises(SettingsError, match="no better score"):
+        train(resume="last", runs=tmp_path)
