@@ -126,6 +126,11 @@ def writing_to(path: Path) -> Iterator[None]:
         raise
 
 
+def is_full(error: DataError) -> bool:
+    """Whether an error of this module says that the disk is full."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+
+
 def _sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}.part-{uuid.uuid4().hex[:8]}")
 

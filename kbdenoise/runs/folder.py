@@ -153,11 +153,13 @@ class Run:
     def weights(self) -> Path:
         """The best weights, or the newest where none were validated. Raises DataError for none."""
         path = self.best if self.best.is_file() else self.last
+        why = ""
         if not path.is_file():
-            raise DataError(
-                f"{path} does not exist: the run has not been validated or saved yet",
-                hint=f"let it train on: kbdenoise train --resume {self.name}",
-            )
+            why = f"{path} does not exist: the run has not been validated or saved yet"
+        elif path == self.last and not self.read_record().steps:
+            why = f"{path} holds what the run began with: no step of it has been saved yet"
+        if why:
+            raise DataError(why, hint=f"let it train on: kbdenoise train --resume {self.name}")
         return path
 
     def read_record(self) -> RunRecord:

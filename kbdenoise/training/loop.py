@@ -4,13 +4,15 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from kbdenoise.data.batches import Batch
 from kbdenoise.errors import DataError
 from kbdenoise.notation import seconds
 from kbdenoise.progress import Advance, Note, Progress
+from kbdenoise.training.clock import Clock
+from kbdenoise.training.ending import no_step, unsaved
 from kbdenoise.training.guard import Watch
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import PHASES
@@ -22,38 +24,6 @@ _REPORT_EVERY_S = 0.5
 _LONG_WAIT_SHARE, _LONG_WAIT_S = 0.2, 10.0  # from where waiting for patches is worth a word
 
 
-@dataclass(slots=True, kw_only=True)
-class Clock:
-    """Seconds of a run over all its sittings, and when it was last saved and reported."""
-
-    before_s: float
-    started: float
-    saved: float
-    reported: float
-    reported_step: int
-    waited_s: float = 0.0
-    """Of this sitting, for patches that were not there when they were needed."""
-    wait_noted: bool = False
-    asked: bool = False
-    """Whether somebody asked any of the processes to stop."""
-
-    @classmethod
-    def start(cls, session: Session) -> "Clock":
-        """Go on from the seconds that earlier sittings took."""
-        moment = time.monotonic()
-        return cls(
-            before_s=session.now.elapsed_s,
-            started=moment,
-            saved=moment,
-            reported=moment,
-            reported_step=session.now.step,
-        )
-
-    def elapsed_s(self) -> float:
-        """Seconds since the run's start, pauses between sittings left out."""
-        return self.before_s + time.monotonic() - self.started
-
-
 def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: Progress) -> str:
     """Train until the steps are done, the time is over or someone asks to stop; says which.
 
@@ -62,7 +32,7 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
     stopped. Raises Stopped where it comes within a validation, which a resumed run does first.
     """
     clock = Clock.start(session)
-    _begin(session, progress)
+    _begin(session, clock, progress)
     while True:
         alarm = _owed(session, clock, progress)
         with closing(session.batches()) as batches:
@@ -75,7 +45,8 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
                 rate = set_rate(session)
                 batch = _next(batches, clock, progress)
                 pulse = take_step(session, batch, progress=progress)
-                _note(session, pulse, clock, asked_to_stop)
+                _note(session, pulse)
+                clock.note_step(session, asked_to_stop=asked_to_stop())
                 _report(session, clock, rate, progress)
                 alarm = session.watch.alarm(session.config.guard.guard)
                 if not alarm and _is_due(session):
@@ -123,6 +94,10 @@ def go_back(session: Session, alarm: str, clock: Clock, progress: Progress) -> N
         "skipped_steps": now.skipped_steps,
         "pieces": now.pieces,
         "elapsed_s": now.elapsed_s,  # time does not go back
+        "trained_s": now.trained_s,
+        "time_share": now.time_share,
+        "step_s": now.step_s,
+        "save_s": now.save_s,
         "rate_cut": now.rate_cut * guard.guard_cut,
         "went_back": times,
     }
@@ -138,18 +113,33 @@ def go_back(session: Session, alarm: str, clock: Clock, progress: Progress) -> N
 
 
 def _finish(session: Session, stopped_by: str, clock: Clock, progress: Progress) -> str:
-    """Validate what has not been, and save; an alarm if the weights turn out to be no good."""
-    if stopped_by == "interrupt":
-        save(session, status="interrupted", stopped_by=stopped_by)
-        return ""
+    """Save what a run has come to, complete unless somebody stopped it; or an alarm.
+
+    Raises SettingsError where there was no step, and DataError where the disk refuses.
+    """
+    is_complete = stopped_by != "interrupt"
+    if is_complete and (alarm := _completed(session, clock, progress)):
+        return alarm
+    status = "finished" if is_complete else "interrupted"
+    try:
+        _save(session, clock, status=status, stopped_by=stopped_by)
+    except DataError as error:
+        step = clock.saved_step
+        raise unsaved(session, error, stopped_by=stopped_by, saved_step=step) from error
+    return ""
+
+
+def _completed(session: Session, clock: Clock, progress: Progress) -> str:
+    """Validate what has not been; an alarm if the weights turn out to be no good."""
+    if not session.now.step:
+        raise no_step(session)
     if session.validated_step < session.now.step:
         _saved(session, clock, progress)  # the host may not wait for the validation
-        if alarm := _validated(session, clock, set_rate(session), progress):
+        if alarm := _scored(session, clock, set_rate(session), progress):
             return alarm
     if session.config.dsd.dsd:
         _note_phase(session, progress)
-    save(session, status="finished", stopped_by=stopped_by)
-    forget_good(session)
+    forget_good(session)  # before the save, which may need its room
     return ""
 
 
@@ -175,12 +165,13 @@ def _note_phase(session: Session, progress: Progress) -> None:
     progress(Note(text=text, values={session.metric.name: score}))
 
 
-def _begin(session: Session, progress: Progress) -> None:
+def _begin(session: Session, clock: Clock, progress: Progress) -> None:
     """Plan validations, and see that a run killed at any moment from now on can be resumed."""
-    if session.time_limit_s and not session.now.validation_s:
+    if session.time_limit_s and not session.history:
         plan_validation(session, progress)
+    session.now.elapsed_s = session.team.told(clock.elapsed_s())
     if not session.now.step:
-        save(session)
+        _save(session, clock)
         keep_as_good(session)
     elif session.validated_step == session.now.step:
         _kept_as_good(session, progress)  # killed between saving this state and calling it good
@@ -190,7 +181,7 @@ def _ending(session: Session, clock: Clock, asked_to_stop: Callable[[], bool]) -
     """Why training is over, if it is; the same answer on every process."""
     if session.now.step >= session.last_step:
         return "steps"
-    if session.time_limit_s and session.now.elapsed_s >= session.time_limit_s - session.reserve_s:
+    if session.out_of_time:
         return "time limit"
     if session.out_of_patience:
         return "patience"
@@ -200,10 +191,10 @@ def _ending(session: Session, clock: Clock, asked_to_stop: Callable[[], bool]) -
 
 def _next(batches: Iterator[Batch], clock: Clock, progress: Progress) -> Batch:
     """The next batch; where the disk keeps training waiting, the user is told, once."""
-    started = time.monotonic()
+    clock.step_began = time.monotonic()
     batch = next(batches)
     moment = time.monotonic()
-    clock.waited_s += moment - started
+    clock.waited_s += moment - clock.step_began
     share = clock.waited_s / max(moment - clock.started, 1e-9)
     if share > _LONG_WAIT_SHARE and clock.waited_s > _LONG_WAIT_S and not clock.wait_noted:
         clock.wait_noted = True
@@ -215,8 +206,8 @@ def _next(batches: Iterator[Batch], clock: Clock, progress: Progress) -> Batch:
     return batch
 
 
-def _note(session: Session, pulse: Pulse, clock: Clock, asked_to_stop: Callable[[], bool]) -> None:
-    """Keep running means, and agree with other processes on the time and on requests to stop."""
+def _note(session: Session, pulse: Pulse) -> None:
+    """Keep running means, and count what was left out."""
     if pulse.finite:
         mean = session.now.mean_loss
         session.now.mean_loss = (
@@ -226,9 +217,6 @@ def _note(session: Session, pulse: Pulse, clock: Clock, asked_to_stop: Callable[
     else:
         session.now.skipped_steps += 1
         session.watch.note_skipped()
-    elapsed_s = clock.elapsed_s() if session.team.leads else 0.0
-    session.now.elapsed_s, asked = session.team.total([elapsed_s, float(asked_to_stop())])
-    clock.asked = asked > 0
 
 
 def _is_due(session: Session) -> bool:
@@ -242,14 +230,20 @@ def _wants_saving(session: Session, clock: Clock) -> bool:
 
 
 def _validated(session: Session, clock: Clock, rate: float, progress: Progress) -> str:
-    """Validate, write the row of the history, save, and keep a healthy state to go back to.
+    """Validate, save, and keep a healthy state to go back to; or an alarm, and nothing saved."""
+    if alarm := _scored(session, clock, rate, progress):
+        return alarm
+    if _saved(session, clock, progress) and session.watch.is_calm():
+        _kept_as_good(session, progress)
+    return ""
 
-    An alarm where the weights answer with NaN or infinity; then nothing is written.
-    """
+
+def _scored(session: Session, clock: Clock, rate: float, progress: Progress) -> str:
+    """Validate, and add the row of the history; an alarm where weights answer with NaN."""
     found = validate(session, progress=progress)
     if not math.isfinite(found.averaged):
         return "the restored pictures are not finite"
-    session.now.elapsed_s = session.team.told(clock.elapsed_s())
+    session.pass_time(session.team.told(clock.elapsed_s()))
     seen = session.now.samples
     session.history.append(
         {
@@ -266,8 +260,6 @@ def _validated(session: Session, clock: Clock, rate: float, progress: Progress) 
             "went_back": session.now.went_back,
         }
     )
-    if _saved(session, clock, progress) and session.watch.is_calm():
-        _kept_as_good(session, progress)
     scores = {"val_score": found.averaged, "val_raw_score": found.raw, "val_psnr_db": found.psnr_db}
     session.sinks.log(session.now.step, scores)
     clock.reported, clock.reported_step = time.monotonic(), session.now.step
@@ -283,14 +275,20 @@ def _owed(session: Session, clock: Clock, progress: Progress) -> str:
 
 def _saved(session: Session, clock: Clock, progress: Progress) -> bool:
     """Save; where the disk refuses, say so and go on: the state before is still whole."""
-    clock.saved = time.monotonic()
     try:
-        save(session)
+        _save(session, clock)
     except DataError as error:
         text = f"not saved: {error.message}; training goes on from memory and tries again later"
         progress(Note(text=text))
         return False
     return True
+
+
+def _save(session: Session, clock: Clock, **ended: str) -> None:
+    """Save, and note when that was, how long it took and what is on the disk."""
+    clock.saved = time.monotonic()
+    save(session, **ended)
+    clock.save_s, clock.saved_step = time.monotonic() - clock.saved, session.now.step
 
 
 def _kept_as_good(session: Session, progress: Progress) -> None:

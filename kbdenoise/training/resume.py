@@ -49,6 +49,8 @@ def resumed_session(
     local = contest_again(record, name=name, data=data)
     session = restored_session(run, local, chosen, device, progress, team=team)
     _check_something_left(session)
+    if chosen.length.time_limit != before.length.time_limit:
+        session.stretch_time()
     if chosen.length != before.length:
         _tell_of_rise(session, progress)
     return session
@@ -170,8 +172,8 @@ def check_same_data(run: Run, record: RunRecord, pairs: Pairs) -> None:
 def _check_something_left(session: Session) -> None:
     steps, limit = session.last_step, session.config.length.time_limit
     now = session.now
-    if session.validated_step < now.step:
-        return  # stopped in its last validation
+    if session.validated_step < now.step or session.record.status != "finished":
+        return  # stopped in its last validation, or before it was written that it had ended
     if now.step >= steps:
         raise SettingsError(
             f"the run {session.run.name} has done all its {steps:,} steps",
@@ -183,7 +185,7 @@ def _check_something_left(session: Session) -> None:
             f"the run {session.run.name} had no better score for {patience} validations",
             hint=f"to train on: --resume {session.run.name} --patience {2 * patience}",
         )
-    if session.time_limit_s and now.elapsed_s >= session.time_limit_s - session.reserve_s:
+    if session.out_of_time:
         raise SettingsError(
             f"the run {session.run.name} has used up its --time-limit {limit}, which counts all "
             "its sittings",

@@ -79,6 +79,14 @@ class Counters:
     """How many pictures a validation may score for the time limit's sake; 0 means all."""
     validation_s: float = 0.0
     """How long the newest validation took."""
+    step_s: float = 0.0
+    """The longest step lately, with its wait for patches."""
+    save_s: float = 0.0
+    """How long the newest save took."""
+    trained_s: float = 0.0
+    """Seconds of training, without those in which a sitting begins."""
+    time_share: float = 0.0
+    """Share of the time for training that is over; with a time limit it never falls."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,9 +146,38 @@ class Session:
         return evenly(chosen, self.now.affordable_pictures)
 
     @property
-    def reserve_s(self) -> float:
-        """Seconds of the time limit to keep for the last validation and save."""
-        return min(1.2 * self.now.validation_s + 3.0, 0.5 * self.time_limit_s)
+    def end_s(self) -> float:
+        """When training ends for the time limit's sake, so that what follows is within it.
+
+        Kept are a step that has begun, the last validation, and what is saved around it: two
+        states and the best weights, of which a first save says too little, as the optimiser
+        remembers nothing yet.
+        """
+        now = self.now
+        kept_s = 1.2 * now.validation_s + now.step_s + 4.0 * now.save_s + 3.0
+        return self.time_limit_s - min(kept_s, 0.5 * self.time_limit_s)
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time limit leaves room for no other step."""
+        return bool(self.time_limit_s) and self.now.elapsed_s >= self.end_s
+
+    def pass_time(self, elapsed_s: float) -> None:
+        """Take in that the run's clock shows `elapsed_s`, after some training.
+
+        The share of the time goes on from where it is, straight to 1 at the end as it is seen now.
+        """
+        now = self.now
+        passed_s, left_s = elapsed_s - now.elapsed_s, self.end_s - now.elapsed_s
+        now.elapsed_s, now.trained_s = elapsed_s, now.trained_s + passed_s
+        if self.time_limit_s:
+            done = passed_s / left_s if passed_s < left_s else 1.0
+            now.time_share += (1.0 - now.time_share) * done
+
+    def stretch_time(self) -> None:
+        """Lay the share of the time anew, where a run is given another time limit."""
+        left_s = max(0.0, self.end_s - self.now.elapsed_s)
+        self.now.time_share = self.now.trained_s / max(self.now.trained_s + left_s, 1e-9)
 
     @property
     def validated_step(self) -> int:
@@ -160,8 +197,7 @@ class Session:
         """How far the run is before its next step."""
         share = self.now.step / self.last_step
         if self.time_limit_s:
-            usable = max(1.0, self.time_limit_s - self.reserve_s)
-            share = max(share, self.now.elapsed_s / usable)
+            share = max(share, self.now.time_share)
         return Moment(
             steps=self.now.step,
             epochs=self.now.samples / len(self.split.train),
@@ -214,9 +250,12 @@ class Session:
 
     @property
     def ends_phase(self) -> bool:
-        """Whether a new phase of dense-sparse-dense training begins with the next step."""
+        """Whether a new phase of dense-sparse-dense training begins with the next step.
+
+        None ends before its first step, however late it is.
+        """
         wanted = self.config.dsd
-        if not wanted.dsd:
+        if not wanted.dsd or self.now.step == self.now.phase_began:
             return False
         return phase_at(phase_shares(wanted.dsd_phases), self.moment().run) > self.now.phase
 

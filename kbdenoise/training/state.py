@@ -3,38 +3,64 @@
 `state.pt` alone decides what a resumed run knows: it is written whole or not at all, after the
 weights files, so that a kill between two writes costs some repeated steps and nothing else.
 `good.pt` is the newest state worth going back to when training diverges: another name for a
-`state.pt` of before. Random numbers are not kept: those of a step are drawn anew from the seed, the
-step and the process. So a state fits another device, and another number of processes.
+`state.pt` of before, and the first to go where the disk is full. Random numbers are not kept: those
+of a step are drawn anew from the seed, the step and the process. So a state fits another device,
+and another number of processes.
 """
 
 import contextlib
 import io
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kbdenoise.atomic import write_bytes, writing_to
+from kbdenoise.atomic import is_full, write_bytes, writing_to
 from kbdenoise.errors import DataError
 from kbdenoise.models.weights import save_weights
 from kbdenoise.runs.folder import now as this_moment
 from kbdenoise.runs.history import write_history
 from kbdenoise.training.session import Session, card
 
-_STATE_VERSION = 2
+_STATE_VERSION = 3
 _START_ANEW = "the weights in best.safetensors are still good; start a new run"
 
 
 def save(session: Session, *, status: str = "running", stopped_by: str = "") -> None:
     """Write last weights, history, record and state, each atomically, the state last.
 
-    The leader writes; other processes have nothing else to say.
+    The leader writes; other processes have nothing else to say. Raises DataError where the disk
+    refuses.
     """
-    if not session.team.leads:
-        return
+    if session.team.leads:
+        with_room(session, lambda: _write(session, status=status, stopped_by=stopped_by))
+
+
+def with_room(session: Session, write: Callable[[], None]) -> None:
+    """Write; where the disk is full, give up the state to go back to, and write once more."""
+    try:
+        write()
+    except DataError as error:
+        if not is_full(error) or not _has_given_up_good(session):
+            raise
+        write()
+
+
+def _has_given_up_good(session: Session) -> bool:
+    """Remove the state to go back to, unless that is the newest one, and frees nothing."""
+    good = session.run.good_file
+    with contextlib.suppress(OSError):
+        if not good.samefile(session.run.state_file):
+            good.unlink()
+            return True
+    return False
+
+
+def _write(session: Session, *, status: str, stopped_by: str) -> None:
     now = session.now
     which = "averaged" if session.average.decay else "raw"
     save_weights(session.run.last, session.average.model, card=card(session, weights=which))

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import nn
@@ -11,12 +12,19 @@ from kbdenoise.devices import free_memory_bytes
 from kbdenoise.errors import DataError, NotFiniteError
 from kbdenoise.inference.engines import TorchRestorer
 from kbdenoise.inference.restoration import Restoration
-from kbdenoise.inference.scoring import ImageScore, RestoreImages, pooled, score_pictures
+from kbdenoise.inference.scoring import (
+    ImageScore,
+    RestoreImages,
+    pooled,
+    pooled_untouched,
+    score_pictures,
+)
 from kbdenoise.models.weights import save_weights
 from kbdenoise.progress import Advance, Note, Progress
 from kbdenoise.training.distributed import share_buffers
 from kbdenoise.training.interrupt import Stopped
 from kbdenoise.training.session import Session, card
+from kbdenoise.training.state import with_room
 
 
 class Validation(NamedTuple):
@@ -55,6 +63,8 @@ def _validated(session: Session, progress: Progress) -> Validation:
     rows = _scored(session, session.average.model, progress)
     if not rows:
         return _NO_NUMBERS
+    untouched = pooled_untouched(rows, session.metric)  # of these pictures, be they all or not
+    session.record = replace(session.record, untouched_score=untouched)
     score = pooled(rows, session.metric)
     which, model = "averaged" if session.average.decay else "raw", session.average.model
     found = Validation(score, math.nan if session.average.decay else score, _mean_psnr(rows))
@@ -82,25 +92,39 @@ def _validated(session: Session, progress: Progress) -> Validation:
 
 
 def plan_validation(session: Session, progress: Progress) -> None:
-    """Time one picture; where all would take over a third of the limit, score fewer, and say so."""
-    started = time.monotonic()
-    score_pictures(
-        restoring(session, session.average.model),
-        session.store,
-        session.validated[:1],
-        metric=session.metric,
-        with_ssim=False,
-    )
+    """Time a picture; where all would take over a third of the time left, score fewer, and say so.
+
+    From the first score on it stays as it is, also where a run is given more time: scores of other
+    pictures could not be compared.
+    """
+    session.now.affordable_pictures = 0
+    pixels = {i: math.prod(session.store.size(i)) for i in session.validated}
+    middling = sorted(pixels, key=lambda i: pixels[i])[len(pixels) // 2]
+    _picture_s(session, middling)  # loads libraries and chooses kernels, which is done but once
+    pixel_s = session.team.told(_picture_s(session, middling)) / pixels[middling]
     session.network.train()
     twice = bool(session.average.decay and session.config.validation.val_raw)
-    picture_s = (time.monotonic() - started) * (1 + twice) / session.team.size
-    picture_s, wanted = session.team.told(picture_s), len(session.validated)
-    affordable = max(1, int(session.time_limit_s / 3 / picture_s))
+    pixel_s *= (1 + twice) / session.team.size
+    left_s, wanted = session.time_limit_s - session.now.elapsed_s, len(pixels)
+    affordable = max(1, int(wanted * left_s / 3 / (pixel_s * sum(pixels.values()))))
     if affordable < wanted:
         session.now.affordable_pictures = affordable
         text = f"validations score {affordable} of {wanted} pictures: the time limit allows no more"
         progress(Note(text=text))
-    session.now.validation_s = picture_s * len(session.validated)
+    session.now.validation_s = pixel_s * sum(pixels[i] for i in session.validated)
+
+
+def _picture_s(session: Session, index: int) -> float:
+    """Seconds in which a picture is restored and scored."""
+    started = time.monotonic()
+    score_pictures(
+        restoring(session, session.average.model),
+        session.store,
+        [index],
+        metric=session.metric,
+        with_ssim=False,
+    )
+    return time.monotonic() - started
 
 
 def restoring(session: Session, model: nn.Module) -> RestoreImages:
@@ -146,7 +170,8 @@ def _kept(session: Session, model: nn.Module, which: str, progress: Progress) ->
     written = True
     if session.team.leads:
         try:
-            save_weights(session.run.best, model, card=card(session, weights=which))
+            weights = card(session, weights=which)
+            with_room(session, lambda: save_weights(session.run.best, model, card=weights))
         except DataError as error:
             progress(Note(text=f"the best weights so far are not kept: {error.message}"))
             written = False

@@ -91,10 +91,12 @@ def test_a_gradient_that_is_not_finite_does_not_move_it() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, judge.critic.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("precision", "accumulate"),
+    [("fp32", 1), ("fp32", 2), ("bf16", 1), ("bf16", 2), ("fp16", 2)],
+)
 def test_a_resumed_run_has_the_same_generator_and_the_same_discriminator(
-    contest: LocalContest, tmp_path: Path, accumulate: int, precision: str
+    contest: LocalContest, tmp_path: Path, precision: str, accumulate: int
 ) -> None:
     changes = PIX2PIX | {"accumulate": accumulate, "precision": precision}
     whole = train(contest.folder, runs=tmp_path / "whole", **changes)
@@ -106,6 +108,7 @@ def test_a_resumed_run_has_the_same_generator_and_the_same_discriminator(
     one, other = (read_state(r.run / "state.pt") for r in (whole, resumed))
     for key, tensor in one["adversary"].items():
         assert torch.equal(tensor, other["adversary"][key]), key
+    assert one["scaler"] == other["scaler"] and bool(one["scaler"]) == (precision == "fp16")
 
 
 def test_the_adversarial_term_changes_what_is_learnt(contest: LocalContest, tmp_path: Path) -> None:

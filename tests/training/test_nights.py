@@ -1,5 +1,6 @@
 """What happens in the night: full disks, half precision, weights that are better raw."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from kbdenoise.devices import DeviceChoice, suited
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.models.weights import read_card
 from kbdenoise.progress import Event, Note
-from kbdenoise.runs.folder import Run
+from kbdenoise.runs.folder import Run, find_run
 from kbdenoise.runs.history import read_history
-from kbdenoise.training import state, validation
+from kbdenoise.training import loop, state, validation
 from kbdenoise.training.state import read_state
 from kbdenoise.training.train import train
 from tests.training.test_train import TINY, assert_equal_weights, stop_at, weights
@@ -21,6 +22,13 @@ from tests.training.test_train import TINY, assert_equal_weights, stop_at, weigh
 
 def no_space(path: Path) -> DataError:
     return DataError(f"no space left on the disk while writing {path}", hint="free some space")
+
+
+def is_full(path: Path) -> DataError:
+    """As `no_space`, with the cause that tells a full disk from others."""
+    error = no_space(path)
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    return error
 
 
 def notes(events: list[Event]) -> list[str]:
@@ -46,6 +54,99 @@ def test_a_full_disk_on_the_way_is_told_and_training_goes_on(
     assert result.steps == 12
     assert sum("no space left" in text and "goes on" in text for text in notes(events)) == 2
     assert_equal_weights(whole.run, result.run)
+
+
+def test_a_full_disk_at_the_end_is_told_with_what_is_saved_and_how_to_go_on(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(contest.folder, runs=tmp_path / "whole", **TINY)
+    write_bytes, saves = state.write_bytes, [0]
+
+    def full_for_good(path: Path, content: bytes) -> None:
+        saves[0] += 1
+        if saves[0] > 2:  # those of steps 0 and 5 are written
+            raise is_full(path)
+        write_bytes(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "write_bytes", full_for_good)
+        with pytest.raises(DataError, match=r"no space left .*state\.pt") as caught:
+            train(contest.folder, runs=tmp_path / "cut", **TINY)
+    run = find_run("last", tmp_path / "cut")
+
+    assert "training came to step 12 (ended by: steps)" in caught.value.message
+    for saved in (
+        f"best weights (step {whole.best_step})",
+        "last weights (step 12)",
+        "state of step 5",
+    ):
+        assert saved in caught.value.message
+    assert caught.value.hint == (
+        f"free some space; then go on from step 5: kbdenoise train --resume {run.name}"
+    )
+    assert run.read_record().status == "failed"
+    for name in ("best", "last"):
+        assert_equal_weights(whole.run, run.path, name)
+    assert_equal_weights(whole.run, train(resume="last", runs=tmp_path / "cut").run)
+    assert run.read_record().status == "finished"
+
+
+def test_a_stop_on_a_full_disk_says_the_same(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes, saves = state.write_bytes, [0]
+
+    def full_at_the_end(path: Path, content: bytes) -> None:
+        saves[0] += 1
+        if saves[0] > 2:
+            raise is_full(path)
+        write_bytes(path, content)
+
+    monkeypatch.setattr(state, "write_bytes", full_at_the_end)
+    with pytest.raises(DataError, match=r"step 5 \(ended by: interrupt\)") as caught:
+        train(contest.folder, runs=tmp_path / "runs", progress=stop_at(5), **TINY)
+
+    assert "go on from step 5: kbdenoise train --resume" in caught.value.hint
+
+
+def test_a_full_disk_takes_the_room_of_the_state_to_go_back_to(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room for two states: that on the disk and the one that takes its place."""
+    write_bytes, saved, events = state.write_bytes, [], list[Event]()
+    monkeypatch.setattr(loop, "_wants_saving", lambda *_: True)
+
+    def full_beside_two(path: Path, content: bytes) -> None:
+        good = path.with_name("good.pt")
+        if good.is_file() and not good.samefile(path):
+            raise is_full(path)
+        write_bytes(path, content)
+        saved.append(read_state(path)["now"]["step"])
+
+    monkeypatch.setattr(state, "write_bytes", full_beside_two)
+    train(contest.folder, runs=tmp_path / "runs", progress=events.append, **TINY)
+
+    assert not [text for text in notes(events) if "no space" in text]
+    assert saved == [*range(13), 12, 12]
+
+
+def test_best_weights_take_the_room_of_the_state_to_go_back_to(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_weights, events = validation.save_weights, list[Event]()
+    monkeypatch.setattr(loop, "_wants_saving", lambda *_: True)
+
+    def full_beside_two(path: Path, *words: Any, **options: Any) -> None:
+        good = path.with_name("good.pt")
+        if good.is_file() and not good.samefile(path.with_name("state.pt")):
+            raise is_full(path)
+        save_weights(path, *words, **options)
+
+    monkeypatch.setattr(validation, "save_weights", full_beside_two)
+    result = train(contest.folder, runs=tmp_path / "runs", progress=events.append, **TINY)
+
+    assert not [text for text in notes(events) if "no space" in text]
+    assert read_card(result.run / "best.safetensors").metadata["step"] == result.best_step
 
 
 def test_best_weights_that_cannot_be_written_are_not_called_best(

@@ -10,13 +10,15 @@ import torch
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.errors import SettingsError
 from kbdenoise.models.build import build_model
-from kbdenoise.progress import Event, Note
+from kbdenoise.progress import Event, Note, silent
 from kbdenoise.runs.folder import Run, compare_runs
 from kbdenoise.runs.history import read_history
 from kbdenoise.training import loop, validation
+from kbdenoise.training.loop import run_steps
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import masks_by_size, phase_at, within
 from kbdenoise.training.train import train
+from tests.training.test_time_limit import session_of
 from tests.training.test_train import TINY, assert_equal_weights, stop_at
 
 DSD = {**TINY, "hyper": "", "dsd": 0.3, "steps": 20, "val_every": 4, "warmup": "0"}
@@ -183,3 +185,51 @@ def test_patience_ends_a_run_in_its_last_phase_only(
     assert result.stopped_by == "patience" and result.steps == 32
     steps = [phase["step"] for phase in Run(path=result.run).read_record().phases]
     assert steps == [16, 28, 32]
+
+
+def test_no_phase_ends_before_its_first_step_however_late_it_is(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    """As after going back to step 0, where half of the time is over."""
+    session = session_of(contest, tmp_path, **(DSD | {"steps": 4, "time_limit": "1h"}))
+    session.now.time_share = 0.5
+
+    run_steps(session, asked_to_stop=lambda: False, progress=silent)
+
+    assert [phase["step"] for phase in session.record.phases] == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("went_back", "why"), [(0, "s went on preparing"), (1, "training diverged")]
+)
+def test_a_time_limit_that_is_over_before_the_first_phase_is_told(
+    contest: LocalContest, tmp_path: Path, went_back: int, why: str
+) -> None:
+    session = session_of(contest, tmp_path, **(DSD | {"time_limit": "1h"}))
+    session.now.elapsed_s, session.now.went_back = 3600.0, went_back
+
+    with pytest.raises(SettingsError, match=f"--time-limit 1h is too short .*{why}"):
+        run_steps(session, asked_to_stop=lambda: False, progress=silent)
+
+
+def test_a_run_killed_just_before_it_was_called_finished_is_on_resuming(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "pooled", lambda rows, metric: 5.0)
+    changes = DSD | {"steps": 40, "val_every": 2, "patience": 2}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "forget_good", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(contest.folder, runs=tmp_path, **changes)
+    result = train(resume="last", runs=tmp_path)
+
+    assert (result.stopped_by, result.steps) == ("patience", 32)
+    run = Run(path=result.run)
+    assert [phase["step"] for phase in run.read_record().phases] == [16, 28, 32]
+    assert run.read_record().status == "finished" and not run.good_file.exists()
+    with pytest.raises(SettingsError, match="no better score"):
+        train(resume="last", runs=tmp_path)

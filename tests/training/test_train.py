@@ -244,36 +244,6 @@ def test_the_time_limit_includes_the_last_validation(contest: LocalContest, tmp_
     assert read_history(result.run / "history.csv")[-1]["lr"] < 1e-4  # the cosine came to its end
 
 
-def test_a_validation_too_long_for_the_limit_scores_fewer_pictures_and_says_so(
-    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from kbdenoise.training import validation
-
-    quick, said = validation.restoring, []
-
-    def slow(session: Any, model: Any) -> Any:
-        restore = quick(session, model)
-        return lambda images: (restored for restored in restore(images) if not time.sleep(1.0))
-
-    monkeypatch.setattr(validation, "restoring", slow)
-
-    def progress(event: Event) -> None:
-        if isinstance(event, Note):
-            said.append(event.text)
-
-    limits = {"time_limit": "4s", "steps": 10**6, "val_every": 10**6}
-    started = time.monotonic()
-    train(
-        contest.folder,
-        runs=tmp_path / "runs",
-        progress=progress,
-        **(TINY | {"folds": 2, "val_raw": False} | limits),
-    )
-
-    assert any("1 of 4 pictures" in text for text in said)
-    assert time.monotonic() - started < 8
-
-
 def test_training_brings_the_score_down(contest: LocalContest, tmp_path: Path) -> None:
     result = train_tiny(contest, tmp_path / "runs", steps=150, val_every=50, lr=5e-3)
 
