@@ -25,6 +25,8 @@ from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.tone import ToneThen
 from kbdenoise.notation import Stage
 from kbdenoise.team import ALONE, Team
+from kbdenoise.training.criterion import criterion_on_meta, trial_side
+from kbdenoise.training.objective import Objective
 
 _USABLE = 0.85  # of the free memory: estimates leave out workspaces and fragments
 _LARGEST_BATCH = 64  # that `--batch auto` takes; larger ones learn no faster a patch
@@ -79,15 +81,20 @@ class Needs:
 
     @classmethod
     def of(
-        cls, info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, team: Team = ALONE
+        cls,
+        info: ModelInfo,
+        config: TrainConfig,
+        objective: Objective,
+        device: DeviceChoice,
+        *,
+        team: Team = ALONE,
     ) -> "Needs":
         """Estimated from batches of two and of eight patches; the same on every process.
 
         What is free is what the process with the least of it has.
         """
-        stage = max(config.stages, key=lambda stage: stage.patch)
-        side = max(stage.patch, 2 * info.multiple)
-        two, eight = (_bytes(info, config, device, side=side, batch=n) for n in (2, 8))
+        side = trial_side(objective, config, multiple=info.multiple)
+        two, eight = (_bytes(info, config, objective, device, side=side, batch=n) for n in (2, 8))
         each = max(1.0, (eight - two) / 6)
         free = min(team.gather(float(free_memory_bytes(device))))
         return cls(
@@ -172,7 +179,13 @@ def _skeleton(info: ModelInfo) -> nn.Module:
 
 
 def _bytes(
-    info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, side: int, batch: int
+    info: ModelInfo,
+    config: TrainConfig,
+    objective: Objective,
+    device: DeviceChoice,
+    *,
+    side: int,
+    batch: int,
 ) -> int:
     model = _skeleton(info)
     amp = bool(device.autocast)
@@ -185,6 +198,7 @@ def _bytes(
         batch=batch,
         amp=amp,
         average=bool(config.optimiser.ema),
+        criterion=criterion_on_meta(objective, config, channels=info.channels, amp=amp),
     )
     return memory.total_bytes
 

@@ -82,7 +82,7 @@ def gather(
         check_patch(info, stage, staged=bool(config.data.stages))
     objective = _objective(config, channels=contest.channels, device=device)
     pairs = pairs or team.after_leader(lambda: open_pairs(local, config, progress))
-    needs = Needs.of(info, config, device, team=team)
+    needs = Needs.of(info, config, objective, device, team=team)
     page = max(math.isqrt(h * w) for h, w in map(pairs.store.size, pairs.split.train))
     plans = tuple(plan_stage(needs, stage, page=page) for stage in stages)
     if not config.data.batch:
