@@ -25,9 +25,11 @@ from kbdenoise.team import ALONE, Team
 from kbdenoise.training import memory, step
 from kbdenoise.training.adversary import Adversary
 from kbdenoise.training.criterion import criterion_on_meta
-from kbdenoise.training.memory import MemoryPlan, Needs, checkpoint_blocks, plan_stage
+from kbdenoise.training.memory import MemoryPlan, Needs, checkpoint_blocks, cropped_more, plan_stage
 from kbdenoise.training.objective import Objective, make_objective
+from kbdenoise.training.state import read_state
 from kbdenoise.training.train import train
+from tests.training.test_train import assert_equal_weights, stop_at
 
 TINY: dict[str, Any] = {
     "model": "unet",
@@ -62,12 +64,18 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def plan(free: float, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> MemoryPlan:
+def plan(
+    free: float,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: MemoryPlan | None = None,
+    **changes: Any,
+) -> MemoryPlan:
     monkeypatch.setattr(memory, "free_memory_bytes", lambda device: free)
     config = resolve(TrainConfig(), ("test", TINY | changes))
     info = describe_model("unet", channels=3, width=16)
     needs = Needs.of(info, config, L1, CPU)
-    return plan_stage(needs, config.stages[0], page=500)
+    return plan_stage(needs, config.stages[0], page=500, before=before)
 
 
 def needed(batch: int, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> float:
@@ -114,6 +122,82 @@ def test_pages_are_cropped_to_what_fits(monkeypatch: pytest.MonkeyPatch) -> None
     small = plan(0.3 * enough, monkeypatch, stages="pagex2:100%")
     assert 300 < small.largest < 400 and small.largest % 8 == 0
     assert "cropped to" in small.text
+
+
+def test_a_run_that_goes_on_keeps_its_pages_and_its_pieces_where_they_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pages = {"stages": "pagex2:100%"}
+    enough = plan(1e12, monkeypatch, **pages).needed_bytes / 0.85
+    begun = plan(0.3 * enough, monkeypatch, **pages)
+
+    more = plan(1e12, monkeypatch, before=begun, **pages)
+    hardly_less = plan(0.28 * enough, monkeypatch, before=begun, **pages)
+    less = plan(0.15 * enough, monkeypatch, before=begun, **pages)
+    divided = plan(1e12, monkeypatch, before=begun, accumulate=1, **pages)
+
+    assert (more.largest, more.pieces) == (begun.largest, begun.pieces) == (begun.side, 2)
+    assert (hardly_less.largest, hardly_less.pieces) == (begun.largest, 2)
+    assert 0 < less.largest < begun.largest
+    assert (divided.largest, divided.pieces) == (begun.largest, 1)
+    assert f"larger than {less.side} px are now cropped" in cropped_more([less], [begun])
+    assert not cropped_more([more, hardly_less], [begun, begun])
+
+
+STAGES = {"stages": "16x6:50% pagex2:50%", "val_every": 2}
+
+
+def with_memory(monkeypatch: pytest.MonkeyPatch, *, pixels: float) -> None:
+    """So much is free that this many pixels fit at once."""
+    monkeypatch.setattr(Needs, "pixels", lambda self, usable: pixels)
+
+
+@pytest.mark.parametrize("stop", [2, 6])
+def test_a_run_resumed_with_more_memory_gives_the_same_weights(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    with_memory(monkeypatch, pixels=2.5 * 16**2)
+    whole = train(contest.folder, runs=tmp_path / "whole", **(TINY | STAGES))
+    train(contest.folder, runs=tmp_path / "cut", progress=stop_at(stop), **(TINY | STAGES))
+
+    with_memory(monkeypatch, pixels=1e9)
+    resumed = train(resume="last", runs=tmp_path / "cut")
+
+    assert_equal_weights(whole.run, resumed.run)
+    plain = train(contest.folder, runs=tmp_path / "plain", **(TINY | STAGES))
+    with pytest.raises(AssertionError):
+        assert_equal_weights(whole.run, plain.run)
+
+
+def test_a_run_resumed_with_less_memory_tells_that_its_pages_are_cropped(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    train(contest.folder, runs=tmp_path, progress=stop_at(6), **(TINY | STAGES))
+
+    with_memory(monkeypatch, pixels=25**2)
+    train(resume="last", runs=tmp_path, progress=events.append)
+
+    told = [e.text for e in events if isinstance(e, Note) and "less memory" in e.text]
+    assert len(told) == 1 and "larger than 24 px are now cropped" in told[0]
+
+
+@pytest.mark.parametrize(("given", "pieces"), [({}, 4), ({"accumulate": 3}, 3)])
+def test_pieces_that_memory_has_asked_for_are_kept_on_resuming(
+    contest: LocalContest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, Any],
+    pieces: int,
+) -> None:
+    changes = TINY | {"val_every": 4}
+    with monkeypatch.context() as patch:
+        running_out(patch, from_step=2, most=2)
+        train(contest.folder, runs=tmp_path, progress=stop_at(4), accumulate=2, **changes)
+
+    resumed = train(resume="last", runs=tmp_path, **given)
+
+    assert read_state(resumed.run / "state.pt")["now"]["pieces"] == pieces
 
 
 def kept_by_the_loss(objective: Objective, config: TrainConfig, side: int) -> int:
