@@ -86,14 +86,17 @@ def estimated_mib(case: Case) -> float:
     from kbdenoise.models.build import describe_model
     from kbdenoise.models.zoo import named_size
     from kbdenoise.training.memory import Needs
+    from kbdenoise.training.objective import make_objective
 
     hyperparameters = named_size("kbnet-s", case.size) | {"width": case.width}
+    config = TrainConfig(
+        data=DataSettings(patch=case.patch, batch=case.batch),
+        memory=MemorySettings(checkpointing=case.checkpointing),
+    )
     needs = Needs.of(
         describe_model("kbnet-s", channels=3, **hyperparameters),
-        TrainConfig(
-            data=DataSettings(patch=case.patch, batch=case.batch),
-            memory=MemorySettings(checkpointing=case.checkpointing),
-        ),
+        config,
+        make_objective(config.optimiser.loss, channels=3, patch=case.patch),
         choose_device("cpu", precision="fp32"),
     )
     return needs.total(side=case.patch, batch=case.batch) / _MIB

@@ -15,12 +15,17 @@ from kbdenoise.errors import NoMemoryError, SettingsError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers
 
-# What torch's backends say in a plain RuntimeError.
+# What torch's backends and the system say in errors of a wider kind, in small letters.
 _OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "out of memory",
-    "could not create a memory object",
+    "can't allocate memory",  # torch's allocator on Linux
+    "cannot allocate memory",  # the system's own words
+    "not enough memory",  # torch's allocator on Windows and macOS
+    "out of memory",  # CUDA's runtime, MPS, Triton
+    "could not create a memory object",  # oneDNN
     "could not create a primitive",
+    "_alloc_failed",  # cuBLAS, cuDNN, cuFFT and cuSPARSE: CUBLAS_STATUS_ALLOC_FAILED
+    "device_allocation_failed",  # cuDNN 9
+    "unable to find an engine to execute this computation",  # cuDNN's, where no workspace fits
 )
 
 DeviceKind = Literal["cuda", "mps", "cpu"]
@@ -196,8 +201,9 @@ def enough_memory(work: str, *, hint: str) -> Iterator[None]:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise NoMemoryError(f"{work} does not fit into the memory", hint=hint) from error
-    except RuntimeError as error:
-        if not any(words in str(error) for words in _OUT_OF_MEMORY):
+    except (RuntimeError, OSError) as error:
+        said = str(error).lower()
+        if not any(words in said for words in _OUT_OF_MEMORY):
             raise
         raise NoMemoryError(f"{work} does not fit into the memory", hint=hint) from error
 

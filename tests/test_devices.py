@@ -1,7 +1,10 @@
+import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,7 +111,17 @@ def test_a_limited_process_plans_with_its_limit() -> None:
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
-        RuntimeError("MPS backend out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 6 GB, max allowed: 9 GB)"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] data. DefaultCPUAllocator: not enough memory"
+        ),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("could not create a primitive"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
     ],
 )
 def test_memory_that_runs_out_is_one_error(error: Exception) -> None:
@@ -119,9 +132,26 @@ def test_memory_that_runs_out_is_one_error(error: Exception) -> None:
         raise error
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), enough_memory("the work", hint=""):
-        raise RuntimeError("shapes do not fit")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes do not fit"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory"),
+    ],
+)
+def test_other_errors_are_not_taken_for_a_lack_of_memory(error: Exception) -> None:
+    with (
+        pytest.raises(type(error), match=re.escape(str(error))),
+        enough_memory("the work", hint=""),
+    ):
+        raise error
+
+
+def test_numpys_and_torchs_own_lack_of_memory_is_known() -> None:
+    for take in (np.empty, torch.empty):
+        with pytest.raises(NoMemoryError), enough_memory("the work", hint=""):
+            take(2**50)
 
 
 @pytest.mark.gpu

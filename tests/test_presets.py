@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from kbdenoise.errors import SettingsError
-from kbdenoise.models.build import describe_model
+from kbdenoise.models.build import build_model, describe_model
+from kbdenoise.models.weights import ModelCard, save_weights
 from kbdenoise.models.zoo import named_size
 from kbdenoise.presets import PRESETS
 from kbdenoise.training.schedules import Moment, learning_rate
@@ -129,3 +130,21 @@ def test_two_lengths_at_once_are_refused() -> None:
 def test_settings_that_would_do_nothing_are_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         effective_settings("standard", "cpu", None, given)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_a_patch_that_nobody_asks_for_suits_the_network(kind: str, tmp_path: Path) -> None:
+    card = ModelCard(model="pix2pix", channels=3, hyperparameters={"levels": 6, "width": 2})
+    model = build_model("pix2pix", channels=3, **card.hyperparameters)
+    save_weights(tmp_path / "start.safetensors", model, card=card)
+
+    def patch(**given: Any) -> int:
+        return effective_settings("quick", kind, None, given).data.patch
+
+    usual = patch()
+    assert patch(model="pix2pix") == 256
+    assert patch(model="pix2pix", hyper="levels=9") == 512
+    assert patch(model="pix2pix", size="small") == usual
+    assert patch(init=str(tmp_path / "start.safetensors"), hyper="width=2") == usual
+    assert patch(model="pix2pix", hyper="levels=-1") == usual  # refused when it is built
+    assert patch(model="pix2pix", patch=128) == 128  # which is refused by its own name

@@ -1,5 +1,6 @@
 """README says what is: its settings table, its links and its commands."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,8 +11,14 @@ from typer.testing import CliRunner
 from kbdenoise.cli.app import app
 from kbdenoise.cli.setting_options import settings_table
 from kbdenoise.config import TrainConfig
+from kbdenoise.contests.contest import LocalContest
+from kbdenoise.devices import choose_device
 from kbdenoise.errors import KbdenoiseError
+from kbdenoise.imaging.classical.table import FILTERS
 from kbdenoise.loss_terms import LOSS_TERMS
+from kbdenoise.resolving import validated
+from kbdenoise.training.network import check_patch, model_info
+from kbdenoise.training.prepare import _objective
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,6 +52,29 @@ def test_every_command_shown_is_one_the_program_takes(words: list[str]) -> None:
     assert answer.exit_code == 0, answer.output
     for option in (word for word in words if word.startswith("--")):
         assert option.split("=")[0] in answer.output
+
+
+def trainings() -> list[list[str]]:
+    """The commands that train a network of the table anew, as far as the settings go."""
+    elsewhere = {"--resume", "--init", *FILTERS}
+    begun = [w for w in commands() if w[0] == "train" and not elsewhere & set(w)]
+    return [w[:-2] if "--gpus" in w else w for w in begun]
+
+
+@pytest.mark.parametrize("words", trainings(), ids=" ".join)
+def test_the_network_patch_and_loss_of_every_training_shown_suit_each_other(
+    words: list[str], contest: LocalContest
+) -> None:
+    shown = [str(contest.folder) if word == "demo" else word for word in words]
+
+    answer = CliRunner().invoke(app, ["settings", *shown, "--device", "cpu", "--json"])
+
+    assert answer.exit_code == 0, answer.output
+    config = validated(TrainConfig, json.loads(answer.stdout), source="README")
+    info = model_info(config, channels=3)
+    for stage in config.stages:
+        check_patch(info, stage, staged=bool(config.data.stages))
+    _objective(config, channels=3, device=choose_device("cpu"))
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))

@@ -8,9 +8,10 @@ What a library takes beside the tensors is not seen: cuDNN's workspace, an alloc
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,36 +50,67 @@ class TrainingMemory:
         return kept + self.gradients_bytes + self.activations_bytes + self.temporaries_bytes
 
 
+def _mean_square(noisy: Tensor, restored: Tensor, clean: Tensor) -> Tensor:
+    return (restored - clean).square().mean()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criterion:
+    """What judges the restored patches [B, C, P, P], float32, all on the meta device."""
+
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor] = _mean_square
+    """Of noisy, restored and clean patches, a scalar."""
+    learn: Callable[[Tensor, Tensor, Tensor], None] | None = None
+    """What learns from the same three once the model's gradients are there."""
+    networks: Sequence[nn.Module] = ()
+    """That take part; those with gradients are trained, too."""
+
+
+_PIXELS = Criterion()
+
+
 def training_memory(
-    model: nn.Module, *, channels: int, patch: int, batch: int, amp: bool, average: bool = True
+    model: nn.Module,
+    *,
+    channels: int,
+    patch: int,
+    batch: int,
+    amp: bool,
+    average: bool = True,
+    criterion: Criterion = _PIXELS,
 ) -> TrainingMemory:
     """Estimate the memory of training a model that lies on the meta device, with AdamW.
 
     The model is left in training mode, with gradients. `patch` in px is a multiple of the model's
     own; `amp` means autocast to a type of two bytes; `average` that averaged weights are kept.
     """
-    fixed = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())]
+    networks = (model, *criterion.networks)
+    fixed = [tensor.untyped_storage() for network in networks for tensor in _tensors(network)]
     with _kernel_basis_on_meta(model.train(), amp=amp), _Ledger(fixed) as ledger:
         noisy = torch.empty(batch, channels, patch, patch, device="meta")
         clean = torch.empty_like(noisy)
         with autocast_on_meta(amp):
             restored = model(noisy)
-        loss = (restored.float() - clean).square().mean()
+        restored = restored.float()
+        loss = criterion.loss(noisy, restored, clean)
+        learn = criterion.learn and partial(criterion.learn, noisy, restored.detach(), clean)
         del restored
         ledger.mark()
         loss.backward()
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
-    gradients = {p.grad.untyped_storage()._cdata for p in model.parameters() if p.grad is not None}
+        if learn:
+            learn()
+    parameters = [p for network in networks for p in network.parameters() if p.requires_grad]
+    gradients = {p.grad.untyped_storage()._cdata for p in parameters if p.grad is not None}
+    learnt = _bytes(parameters)
     return _with_step(
         TrainingMemory(
-            weights_bytes=weights + buffers,
-            moments_bytes=2 * weights,
-            average_bytes=(weights + buffers) * average,
+            weights_bytes=sum(_bytes(_tensors(network)) for network in networks),
+            moments_bytes=2 * learnt,
+            average_bytes=_bytes(_tensors(model)) * average,
             kept_bytes=ledger.kept_bytes,
             **ledger.peak(gradients),
         ),
-        gradients_bytes=weights,
+        gradients_bytes=learnt,
     )
 
 
@@ -87,7 +119,7 @@ def restoring_bytes(model: nn.Module, *, channels: int, side: int, amp: bool) ->
 
     The model is left in evaluation mode. `side` is a multiple of the model's own.
     """
-    fixed = [tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers())]
+    fixed = [tensor.untyped_storage() for tensor in _tensors(model)]
     with (
         torch.no_grad(),
         _kernel_basis_on_meta(model.eval(), amp=amp),
@@ -96,6 +128,14 @@ def restoring_bytes(model: nn.Module, *, channels: int, side: int, amp: bool) ->
     ):
         model(torch.empty(1, channels, side, side, device="meta"))
     return sum(ledger.peak(set()).values())
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _with_step(memory: TrainingMemory, *, gradients_bytes: int) -> TrainingMemory:

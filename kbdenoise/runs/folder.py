@@ -80,6 +80,8 @@ class RunRecord:
     untouched_score: float | None = None
     """The metric of the held-out pictures as they are: what doing nothing scores."""
     stopped_by: str = ""
+    memory: list[dict[str, Any]] = field(default_factory=list)
+    """What the run planned of it at its start, for each stage: sides and pieces stay so."""
     phases: list[dict[str, Any]] = field(default_factory=list)
     """Of dense-sparse-dense training: what the run scored at the end of each phase."""
     went_back: int = 0

@@ -9,6 +9,7 @@ processes, gives the gradients of the whole.
 
 import contextlib
 import math
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kbdenoise.config import TrainConfig
 from kbdenoise.data.batches import Images
-from kbdenoise.devices import DeviceChoice
 from kbdenoise.errors import SettingsError
 from kbdenoise.models.patchgan import PatchGAN
 from kbdenoise.team import Team
@@ -26,12 +26,21 @@ from kbdenoise.training.distributed import wrapped
 _BETAS = (0.5, 0.999)
 
 
+class Place(Protocol):
+    """A device, and the precision to compute in on it."""
+
+    @property
+    def kind(self) -> str:
+        """The device's name."""
+
+    def mixed_precision(self) -> contextlib.AbstractContextManager[object]:
+        """The context to compute in."""
+
+
 class Adversary:
     """The discriminator, its optimiser, and what it says of restored patches."""
 
-    def __init__(
-        self, config: TrainConfig, *, channels: int, device: DeviceChoice, team: Team
-    ) -> None:
+    def __init__(self, config: TrainConfig, *, channels: int, device: Place, team: Team) -> None:
         wanted = config.adversary
         self.critic = PatchGAN(
             channels=channels,
@@ -93,9 +102,14 @@ class Adversary:
             scaler.step(self.optimiser)
 
 
+def least_side(config: TrainConfig) -> int:
+    """Of a patch, in px, that can be judged."""
+    return int(3 * 2**config.adversary.adversary_layers)
+
+
 def check_patches(config: TrainConfig) -> None:
     """Raises SettingsError where a patch is too small to be judged."""
-    least = 3 * 2**config.adversary.adversary_layers
+    least = least_side(config)
     smallest = min((s.patch for s in config.stages if not s.pages), default=least)
     if smallest < least:
         raise SettingsError(

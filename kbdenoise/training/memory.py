@@ -25,8 +25,11 @@ from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.tone import ToneThen
 from kbdenoise.notation import Stage
 from kbdenoise.team import ALONE, Team
+from kbdenoise.training.criterion import criterion_on_meta, trial_side
+from kbdenoise.training.objective import Objective
 
 _USABLE = 0.85  # of the free memory: estimates leave out workspaces and fragments
+_USABLE_AGAIN = 0.95  # where a run goes on: a little less than before changes nothing
 _LARGEST_BATCH = 64  # that `--batch auto` takes; larger ones learn no faster a patch
 _LONGEST_SEGMENT = 6  # layers in a row that are checkpointed together
 Again = Callable[[], AbstractContextManager]
@@ -44,6 +47,8 @@ class MemoryPlan:
     free_bytes: float
     side: int
     """Of a patch or of the largest page, in px."""
+    share: int
+    """Patches of one process."""
     batch_norms: bool = False
     """Whether the model takes statistics of what it is given at once."""
     largest: int = 0
@@ -79,15 +84,20 @@ class Needs:
 
     @classmethod
     def of(
-        cls, info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, team: Team = ALONE
+        cls,
+        info: ModelInfo,
+        config: TrainConfig,
+        objective: Objective,
+        device: DeviceChoice,
+        *,
+        team: Team = ALONE,
     ) -> "Needs":
         """Estimated from batches of two and of eight patches; the same on every process.
 
         What is free is what the process with the least of it has.
         """
-        stage = max(config.stages, key=lambda stage: stage.patch)
-        side = max(stage.patch, 2 * info.multiple)
-        two, eight = (_bytes(info, config, device, side=side, batch=n) for n in (2, 8))
+        side = trial_side(objective, config, multiple=info.multiple)
+        two, eight = (_bytes(info, config, objective, device, side=side, batch=n) for n in (2, 8))
         each = max(1.0, (eight - two) / 6)
         free = min(team.gather(float(free_memory_bytes(device))))
         return cls(
@@ -105,25 +115,30 @@ class Needs:
         """Bytes of training on so many patches of `side` px at once."""
         return self.fixed_bytes + self.bytes_per_pixel * batch * side**2
 
-    @property
-    def pixels(self) -> float:
-        """How many pixels fit at once."""
-        return (_USABLE * self.free_bytes - self.fixed_bytes) / self.bytes_per_pixel
+    def pixels(self, *, usable: float) -> float:
+        """How many pixels fit at once into a share of the free memory."""
+        return (usable * self.free_bytes - self.fixed_bytes) / self.bytes_per_pixel
 
 
-def plan_stage(needs: Needs, stage: Stage, *, page: int) -> MemoryPlan:
+def plan_stage(
+    needs: Needs, stage: Stage, *, page: int, before: MemoryPlan | None = None
+) -> MemoryPlan:
     """Choose batch and pieces of a stage, where the settings leave them open.
 
     A batch of 0 becomes the largest power of two, up to 64 a process, that fits at once. `page` is
-    the side of a square as large as the largest page, in px. Raises NoMemoryError where not even
-    one patch fits, unless the pieces are given.
+    the side of a square as large as the largest page, in px. What a run planned `before`, it keeps
+    where there is more memory by now, and where a little less: of the side hangs what it sees, of
+    the pieces the last digits of its sums. Raises NoMemoryError where not even one patch fits,
+    unless the pieces are given.
     """
+    pixels = needs.pixels(usable=_USABLE_AGAIN if before else _USABLE)
     side, largest = stage.patch, 0
     if stage.pages:
-        fits = int(max(needs.pixels, 0.0) ** 0.5) // needs.multiple * needs.multiple
-        side = page if page <= fits or needs.accumulate else max(fits, needs.multiple)
+        fits = int(max(pixels, 0.0) ** 0.5) // needs.multiple * needs.multiple
+        wanted = before.side if before else page
+        side = wanted if wanted <= fits or needs.accumulate else max(fits, needs.multiple)
         largest = side if side < page else 0
-    fitting = math.floor(needs.pixels / side**2)
+    fitting = math.floor(pixels / side**2)
     if fitting < 1 and not needs.accumulate:
         raise NoMemoryError(
             f"a training step of {needs.name} on one patch of {side} px takes about "
@@ -136,16 +151,41 @@ def plan_stage(needs: Needs, stage: Stage, *, page: int) -> MemoryPlan:
     most = 2 ** int(math.log2(min(max(fitting, 1), _LARGEST_BATCH)))
     batch = stage.batch or needs.processes * most
     share = -(-batch // needs.processes)
-    pieces = min(needs.accumulate or -(-share // max(fitting, 1)), share)
+    least = before.pieces if before and before.share == share else 1
+    pieces = min(needs.accumulate or max(least, -(-share // max(fitting, 1))), share)
     return MemoryPlan(
         batch=batch,
         pieces=pieces,
         needed_bytes=needs.total(side=side, batch=-(-share // pieces)),
         free_bytes=needs.free_bytes,
         side=side,
+        share=share,
         batch_norms=needs.batch_norms,
         largest=largest,
     )
+
+
+def plan_stages(
+    needs: Needs, stages: Sequence[Stage], *, page: int, before: Sequence[MemoryPlan] = ()
+) -> tuple[MemoryPlan, ...]:
+    """`plan_stage` for each of a run's stages, with what the run planned before, if it did."""
+    known: Sequence[MemoryPlan | None] = before or [None] * len(stages)
+    return tuple(
+        plan_stage(needs, stage, page=page, before=plan)
+        for stage, plan in zip(stages, known, strict=True)
+    )
+
+
+def cropped_more(plans: Sequence[MemoryPlan], before: Sequence[MemoryPlan]) -> str:
+    """What there is to tell where pages are cropped to less than before; empty for nothing."""
+    for plan, known in zip(plans, before, strict=False):
+        if plan.side < known.side:
+            return (
+                f"there is less memory than when the run began: pages larger than {plan.side} px "
+                f"are now cropped, instead of those larger than {known.side} px; --checkpointing "
+                "or --accumulate may spare them that"
+            )
+    return ""
 
 
 def with_batch(config: TrainConfig, batch: int) -> TrainConfig:
@@ -172,7 +212,13 @@ def _skeleton(info: ModelInfo) -> nn.Module:
 
 
 def _bytes(
-    info: ModelInfo, config: TrainConfig, device: DeviceChoice, *, side: int, batch: int
+    info: ModelInfo,
+    config: TrainConfig,
+    objective: Objective,
+    device: DeviceChoice,
+    *,
+    side: int,
+    batch: int,
 ) -> int:
     model = _skeleton(info)
     amp = bool(device.autocast)
@@ -185,6 +231,7 @@ def _bytes(
         batch=batch,
         amp=amp,
         average=bool(config.optimiser.ema),
+        criterion=criterion_on_meta(objective, config, channels=info.channels, amp=amp),
     )
     return memory.total_bytes
 

@@ -8,9 +8,9 @@ from torch import nn
 from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.errors import SettingsError
-from kbdenoise.models.build import describe_model
+from kbdenoise.models.build import complete_hyperparameters, describe_model
 from kbdenoise.models.spec import ModelInfo
-from kbdenoise.models.weights import load_weights
+from kbdenoise.models.weights import load_weights, read_card
 from kbdenoise.models.widest import smaller_hint
 from kbdenoise.models.zoo import find_model, named_size
 from kbdenoise.notation import Stage, parse_hyper
@@ -18,9 +18,32 @@ from kbdenoise.notation import Stage, parse_hyper
 
 def model_info(config: TrainConfig, channels: int) -> ModelInfo:
     """What the settings' network would be. Raises SettingsError where it cannot be built."""
-    size = config.model.size or next(iter(find_model(config.model.model).sizes))
-    hyperparameters = named_size(config.model.model, size) | _own_hyperparameters(config)
-    return describe_model(config.model.model, channels=channels, side=0, **hyperparameters)
+    return describe_model(config.model.model, channels=channels, side=0, **_hyperparameters(config))
+
+
+def fitting_patch(config: TrainConfig) -> int:
+    """The patch in px, or where it does not suit the network the next larger one that does.
+
+    For patches that nobody asked for. Raises SettingsError for hyper-parameters that the network
+    does not have.
+    """
+    name, patch = config.model.model, config.data.patch
+    complete = complete_hyperparameters(name, **_hyperparameters(config))
+    multiple = max(
+        1, find_model(name).architecture().multiple(complete)
+    )  # -1 levels: refused later
+    return -(-patch // multiple) * multiple
+
+
+def _hyperparameters(config: TrainConfig) -> dict[str, Any]:
+    """Those of the named size, or of the weights file to start from, under those given."""
+    chosen = config.model
+    if chosen.init and not chosen.size:
+        start = dict(read_card(Path(chosen.init)).hyperparameters)
+    else:
+        size = chosen.size or next(iter(find_model(chosen.model).sizes))
+        start = named_size(chosen.model, size)
+    return start | _own_hyperparameters(config)
 
 
 def _own_hyperparameters(config: TrainConfig) -> dict[str, Any]:

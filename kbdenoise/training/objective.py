@@ -1,6 +1,7 @@
 """The objective of a training run: the weighted sum of the losses that `--loss` names."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,8 @@ class Objective:
 
         Float32 images, `clean` in [0, 1], computed in float32 within mixed precision too.
         """
-        with torch.autocast(restored.device.type, enabled=False):
+        kind = restored.device.type
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
             return {name: loss(restored, clean) for name, loss in self.losses.items()}
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:

@@ -139,11 +139,9 @@ OPTIMISERS: Mapping[str, Callable[[_Groups, OptimiserSettings], torch.optim.Opti
 def make_optimiser(model: nn.Module, wanted: OptimiserSettings) -> torch.optim.Optimizer:
     """The optimiser of a model's weights; biases, norms and per-channel scales are not decayed.
 
-    The first and the last layer, which meet the picture, are no matrices to Muon.
+    The first and the last convolution that a model lists are no matrices to Muon.
     """
-    kernels = {
-        id(p) for name, p in model.named_parameters() if p.squeeze().ndim > 1 and not _adds(name)
-    }
+    decayed = {id(parameter) for parameter in kernels(model).values()}
     rim = _at_the_rim(model)
     groups: _Groups = [
         {"params": [], "weight_decay": decay, "matrices": matrices}
@@ -154,16 +152,21 @@ def make_optimiser(model: nn.Module, wanted: OptimiserSettings) -> torch.optim.O
         )
     ]
     for parameter in model.parameters():
-        kind = 2 if id(parameter) not in kernels else 1 if id(parameter) in rim else 0
+        kind = 2 if id(parameter) not in decayed else 1 if id(parameter) in rim else 0
         groups[kind]["params"].append(parameter)
     return OPTIMISERS[wanted.optimiser]([g for g in groups if g["params"]], wanted)
 
 
-def _adds(name: str) -> bool:
-    """Whether a parameter is added: a bias, or the biases of a layer's kernel bases."""
-    return name.rpartition(".")[2] in {"bias", "b"}
+def kernels(model: nn.Module) -> dict[str, Tensor]:
+    """By name, the weights that multiply: no biases (those of kernel bases neither) nor scales."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.squeeze().ndim > 1 and name.rpartition(".")[2] not in {"bias", "b"}
+    }
 
 
 def _at_the_rim(model: nn.Module) -> set[int]:
+    """Of most models these meet the picture; rates were tuned with this choice, so it stays."""
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     return {id(layer.weight) for layer in (*layers[:1], *layers[-1:])}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from kbdenoise.devices import DeviceChoice, suited
 from kbdenoise.errors import SettingsError
 from kbdenoise.models.build import build_model, laid_out
 from kbdenoise.models.spec import ModelInfo
-from kbdenoise.progress import Fact, Progress
+from kbdenoise.progress import Fact, Note, Progress
 from kbdenoise.runs.folder import Run, RunRecord, environment, now
 from kbdenoise.team import ALONE, Team
 from kbdenoise.training.adversary import Adversary, check_patches
@@ -25,7 +25,8 @@ from kbdenoise.training.memory import (
     MemoryPlan,
     Needs,
     checkpoint_blocks,
-    plan_stage,
+    cropped_more,
+    plan_stages,
     with_batch,
 )
 from kbdenoise.training.network import check_parameters, check_patch, model_info, started_model
@@ -63,11 +64,13 @@ def gather(
     team: Team = ALONE,
     info: ModelInfo | None = None,
     pairs: Pairs | None = None,
+    before: Sequence[MemoryPlan] = (),
 ) -> Material:
     """Check model, patch and pairs, open the store and draw the split; nothing of a run yet.
 
     `info` is the model of a run that was begun before; otherwise the settings choose it. `pairs`
-    are the contest's, split by the same settings, where they have been opened before.
+    are the contest's, split by the same settings, where they have been opened before; `before` is
+    what a run that was begun before planned for each stage.
     Raises SettingsError for settings that do not suit each other and DataError for broken data.
     """
     contest = local.contest
@@ -83,9 +86,9 @@ def gather(
         check_patch(info, stage, staged=bool(config.data.stages))
     objective = _objective(config, channels=contest.channels, device=device)
     pairs = pairs or team.after_leader(lambda: open_pairs(local, config, progress))
-    needs = Needs.of(info, config, device, team=team)
+    needs = Needs.of(info, config, objective, device, team=team)
     page = max(math.isqrt(h * w) for h, w in map(pairs.store.size, pairs.split.train))
-    plans = tuple(plan_stage(needs, stage, page=page) for stage in stages)
+    plans = plan_stages(needs, stages, page=page, before=before)
     if not config.data.batch:
         config = with_batch(config, plans[0].batch)
     _check_batches(config, plans, team)
@@ -110,6 +113,8 @@ def gather(
     )
     for fact in _facts(material):
         progress(fact)
+    if text := cropped_more(plans, before):
+        progress(Note(text=text))
     return material
 
 
@@ -224,6 +229,7 @@ def new_record(material: Material) -> RunRecord:
         parameters=material.info.parameters,
         device=material.device.text,
         data_checksum=material.pairs.store.checksum,
+        memory=[asdict(plan) for plan in material.plans],
         updated_at=now(),
         **environment(),
     )

@@ -18,6 +18,7 @@ from kbdenoise.resolving import lasting, read_settings, resolve, section_of
 from kbdenoise.runs.folder import Run, RunRecord, find_run, read_json
 from kbdenoise.runs.folds import FoldsRecord
 from kbdenoise.team import ALONE, Team
+from kbdenoise.training.memory import MemoryPlan
 from kbdenoise.training.pairs import Pairs
 from kbdenoise.training.prepare import build_session, gather
 from kbdenoise.training.session import Session
@@ -49,8 +50,6 @@ def resumed_session(
     local = contest_again(record, name=name, data=data)
     session = restored_session(run, local, chosen, device, progress, team=team)
     _check_something_left(session)
-    if chosen.length.time_limit != before.length.time_limit:
-        session.stretch_time()
     if chosen.length != before.length:
         _tell_of_rise(session, progress)
     return session
@@ -92,18 +91,23 @@ def restored_session(
 
     `pairs` as in `gather`. Raises DataError if pictures, split or state are not what they were.
     """
-    record, info = team.from_leader(lambda: (run.read_record(), _model_of(run)))
-    material = gather(local, config, device, progress, team=team, info=info, pairs=pairs)
+    record, info, before = team.from_leader(
+        lambda: (run.read_record(), _model_of(run), saved_config(run.config_file))
+    )
+    plans = tuple(MemoryPlan(**plan) for plan in record.memory)
+    material = gather(
+        local, config, device, progress, team=team, info=info, pairs=pairs, before=plans
+    )
     team.from_leader(lambda: check_same_data(run, record, material.pairs))
     session = build_session(run, record, material)
     load(session, run.state_file)
-    # Sums in other pieces have other last digits: on the device of before they stay as they were.
-    planned, elsewhere = (
-        session.plans[session.now.stage].pieces,
-        record.device != session.device.text,
-    )
-    least = planned if elsewhere or team.size > 1 else 1
-    session.now.pieces = config.memory.accumulate or max(least, session.now.pieces)
+    planned, asked = session.plans[session.now.stage].pieces, config.memory.accumulate
+    if asked and asked != before.memory.accumulate:
+        session.now.pieces = planned
+    else:  # more than planned where memory has run out
+        session.now.pieces = max(planned, session.now.pieces)
+    if config.length.time_limit != before.length.time_limit:
+        session.stretch_time()
     return session
 
 

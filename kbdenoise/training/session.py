@@ -265,7 +265,7 @@ class Session:
         self.now.phase_began, self.now.phase_samples = self.now.step, self.now.samples
         wanted, self.masks = self.config.dsd, {}
         if self.now.phase == SPARSE and not wanted.dsd_control:
-            self.masks = masks_by_size(self.model, sparsity=wanted.dsd)
+            self.masks = masks_by_size(self.model, self.info, sparsity=wanted.dsd)
             keep_moments(self.optimiser, self.model, self.masks)
             self.keep_masked()
 

@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from kbdenoise.models.blank import on_meta
+from kbdenoise.models.build import build_model
+from kbdenoise.models.outline import outline
+from kbdenoise.models.spec import ModelInfo
+from kbdenoise.models.tone import ToneThen
+from kbdenoise.training.optimisers import kernels
+
 PHASES = ("dense", "sparse", "dense again")
+_TRIAL_SIDE = 64  # px, or the model's multiple
 SPARSE = 1
 """The phase in which weights are left out."""
 
@@ -29,18 +37,17 @@ def within(shares: Sequence[float], phase: int, progress: float) -> float:
     return min(1.0, max(0.0, (progress - sum(shares[:phase])) / shares[phase]))
 
 
-def masks_by_size(model: nn.Module, *, sparsity: float) -> dict[str, Tensor]:
+def masks_by_size(model: nn.Module, info: ModelInfo, *, sparsity: float) -> dict[str, Tensor]:
     """Of every layer, all weights but the share `sparsity` that is smallest by its size.
 
     Kernels only: biases, norms and per-channel scales stay whole, and so do the first and the last
-    convolution, which meet the picture. A set of kernel bases counts as one layer.
+    layer of each stage, which meet the picture. A set of kernel bases counts as one layer.
     """
-    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    rim = {id(layer.weight) for layer in (*convs[:1], *convs[-1:])}
+    rim = _at_the_rim(info)
     return {
         name: _largest(parameter.detach(), 1.0 - sparsity)
-        for name, parameter in model.named_parameters()
-        if parameter.squeeze().ndim > 1 and id(parameter) not in rim
+        for name, parameter in kernels(model).items()
+        if name not in rim
     }
 
 
@@ -67,6 +74,21 @@ def keep_moments(optimiser: torch.optim.Optimizer, model: nn.Module, masks: Mask
         for value in optimiser.state.get(parameter, {}).values():
             if isinstance(value, Tensor) and value.shape == mask.shape:
                 value.mul_(mask)
+
+
+def _at_the_rim(info: ModelInfo) -> set[str]:
+    """Weights of the first and the last layer that compute, in a tone stage and in what follows.
+
+    The order is that of computing: some models list their last layer second.
+    """
+    with on_meta():
+        model = build_model(info.name, channels=info.channels, **info.hyperparameters).eval()
+    side = -(-_TRIAL_SIDE // info.multiple) * info.multiple
+    parts = outline(model, channels=info.channels, side=side, whole=True)
+    weights = [name for part in parts if (name := f"{part.name}.weight") in kernels(model)]
+    stages = ("tone.", "restorer.") if isinstance(model, ToneThen) else ("",)
+    rows = [[name for name in weights if name.startswith(stage)] for stage in stages]
+    return {name for row in rows for name in (*row[:1], *row[-1:])}
 
 
 def _largest(weights: Tensor, share: float) -> Tensor:

@@ -20,6 +20,7 @@ from kbdenoise.runs.folds import find_folds
 from kbdenoise.team import ALONE, Team, joined
 from kbdenoise.training.filters import check_alone, is_filter, train_filter
 from kbdenoise.training.folds import resume_folds, train_folds
+from kbdenoise.training.network import fitting_patch
 from kbdenoise.training.one_run import session_result, train_session
 from kbdenoise.training.pairs import untouched_score
 from kbdenoise.training.prepare import Material, gather, new_session
@@ -180,6 +181,7 @@ def effective_settings(
 ) -> TrainConfig:
     """Defaults < preset for this kind of device < the model's own < TOML file < what is given.
 
+    A patch that nobody asks for is enlarged where the model's sides have to be multiples of more.
     The model is that of `init`, where that is given. `metric` is the contest's, which has a say in
     the model where nobody else has; empty stands for any contest.
     """
@@ -196,7 +198,7 @@ def effective_settings(
         raise SettingsError(
             f"--steps and --{other} both say how long to train", hint="leave out one of them"
         )
-    return resolve(
+    chosen = resolve(
         TrainConfig(),
         (f"preset {preset}", layer),
         (f"settings for {named['model']}", tuned(str(named["model"]), preset=preset)),
@@ -205,6 +207,9 @@ def effective_settings(
         ("--init", start),
         ("--perceptual-weights", _found_from_anywhere({**from_file, **given})),
     )
+    if chosen.model.model in FILTERS or {"patch", "stages"} & {*from_file, *given}:
+        return chosen
+    return replace(chosen, data=replace(chosen.data, patch=fitting_patch(chosen)))
 
 
 def asked_filter(config: Path | None, given: Mapping[str, Any]) -> str:

@@ -14,16 +14,25 @@ from kbdenoise.contests.contest import LocalContest
 from kbdenoise.data.batches import Batch
 from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError, NoMemoryError, SettingsError
+from kbdenoise.loss_terms import ADVERSARIAL, LOSS_TERMS
+from kbdenoise.models.blank import on_meta
 from kbdenoise.models.build import build_model, describe_model
+from kbdenoise.models.memory import Criterion, training_memory
+from kbdenoise.models.patchgan import PatchGAN
 from kbdenoise.models.zoo import MODELS
 from kbdenoise.progress import Event, Note, silent
 from kbdenoise.resolving import resolve
 from kbdenoise.runs.folder import Run
-from kbdenoise.team import Team
+from kbdenoise.team import ALONE, Team
 from kbdenoise.training import memory, step
-from kbdenoise.training.memory import MemoryPlan, Needs, checkpoint_blocks, plan_stage
+from kbdenoise.training.adversary import Adversary
+from kbdenoise.training.criterion import criterion_on_meta
+from kbdenoise.training.memory import MemoryPlan, Needs, checkpoint_blocks, cropped_more, plan_stage
+from kbdenoise.training.objective import Objective, make_objective
 from kbdenoise.training.prepare import gather, new_session
+from kbdenoise.training.state import read_state
 from kbdenoise.training.train import train
+from tests.training.test_train import assert_equal_weights, stop_at
 
 TINY: dict[str, Any] = {
     "model": "unet",
@@ -40,6 +49,7 @@ TINY: dict[str, Any] = {
 }
 
 CPU = choose_device("cpu")
+L1 = make_objective("l1", channels=3, patch=16)
 
 # Small hyper-parameters of every network, with a norm or dropout where there is one to choose.
 SMALL: dict[str, dict[str, Any]] = {
@@ -57,12 +67,18 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def plan(free: float, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> MemoryPlan:
+def plan(
+    free: float,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: MemoryPlan | None = None,
+    **changes: Any,
+) -> MemoryPlan:
     monkeypatch.setattr(memory, "free_memory_bytes", lambda device: free)
     config = resolve(TrainConfig(), ("test", TINY | changes))
     info = describe_model("unet", channels=3, width=16)
-    needs = Needs.of(info, config, choose_device("cpu"))
-    return plan_stage(needs, config.stages[0], page=500)
+    needs = Needs.of(info, config, L1, CPU)
+    return plan_stage(needs, config.stages[0], page=500, before=before)
 
 
 def needed(batch: int, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> float:
@@ -109,6 +125,152 @@ def test_pages_are_cropped_to_what_fits(monkeypatch: pytest.MonkeyPatch) -> None
     small = plan(0.3 * enough, monkeypatch, stages="pagex2:100%")
     assert 300 < small.largest < 400 and small.largest % 8 == 0
     assert "cropped to" in small.text
+
+
+def test_a_run_that_goes_on_keeps_its_pages_and_its_pieces_where_they_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pages = {"stages": "pagex2:100%"}
+    enough = plan(1e12, monkeypatch, **pages).needed_bytes / 0.85
+    begun = plan(0.3 * enough, monkeypatch, **pages)
+
+    more = plan(1e12, monkeypatch, before=begun, **pages)
+    hardly_less = plan(0.28 * enough, monkeypatch, before=begun, **pages)
+    less = plan(0.15 * enough, monkeypatch, before=begun, **pages)
+    divided = plan(1e12, monkeypatch, before=begun, accumulate=1, **pages)
+
+    assert (more.largest, more.pieces) == (begun.largest, begun.pieces) == (begun.side, 2)
+    assert (hardly_less.largest, hardly_less.pieces) == (begun.largest, 2)
+    assert 0 < less.largest < begun.largest
+    assert (divided.largest, divided.pieces) == (begun.largest, 1)
+    assert f"larger than {less.side} px are now cropped" in cropped_more([less], [begun])
+    assert not cropped_more([more, hardly_less], [begun, begun])
+
+
+STAGES = {"stages": "16x6:50% pagex2:50%", "val_every": 2}
+
+
+def with_memory(monkeypatch: pytest.MonkeyPatch, *, pixels: float) -> None:
+    """So much is free that this many pixels fit at once."""
+    monkeypatch.setattr(Needs, "pixels", lambda self, usable: pixels)
+
+
+@pytest.mark.parametrize("stop", [2, 6])
+def test_a_run_resumed_with_more_memory_gives_the_same_weights(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    with_memory(monkeypatch, pixels=2.5 * 16**2)
+    whole = train(contest.folder, runs=tmp_path / "whole", **(TINY | STAGES))
+    train(contest.folder, runs=tmp_path / "cut", progress=stop_at(stop), **(TINY | STAGES))
+
+    with_memory(monkeypatch, pixels=1e9)
+    resumed = train(resume="last", runs=tmp_path / "cut")
+
+    assert_equal_weights(whole.run, resumed.run)
+    plain = train(contest.folder, runs=tmp_path / "plain", **(TINY | STAGES))
+    with pytest.raises(AssertionError):
+        assert_equal_weights(whole.run, plain.run)
+
+
+def test_a_run_resumed_with_less_memory_tells_that_its_pages_are_cropped(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    train(contest.folder, runs=tmp_path, progress=stop_at(6), **(TINY | STAGES))
+
+    with_memory(monkeypatch, pixels=25**2)
+    train(resume="last", runs=tmp_path, progress=events.append)
+
+    told = [e.text for e in events if isinstance(e, Note) and "less memory" in e.text]
+    assert len(told) == 1 and "larger than 24 px are now cropped" in told[0]
+
+
+@pytest.mark.parametrize(("given", "pieces"), [({}, 4), ({"accumulate": 3}, 3)])
+def test_pieces_that_memory_has_asked_for_are_kept_on_resuming(
+    contest: LocalContest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, Any],
+    pieces: int,
+) -> None:
+    changes = TINY | {"val_every": 4}
+    with monkeypatch.context() as patch:
+        running_out(patch, from_step=2, most=2)
+        train(contest.folder, runs=tmp_path, progress=stop_at(4), accumulate=2, **changes)
+
+    resumed = train(resume="last", runs=tmp_path, **given)
+
+    assert read_state(resumed.run / "state.pt")["now"]["pieces"] == pieces
+
+
+def kept_by_the_loss(objective: Objective, config: TrainConfig, side: int) -> int:
+    """Bytes that a real loss of two patches keeps for its backward pass, weights left out."""
+    noisy, restored, clean = torch.rand(3, 2, 3, side, side).unbind()
+    restored.requires_grad_()
+    own = {noisy.untyped_storage().data_ptr()}
+    own |= {
+        t.data_ptr() for f in objective.losses.values() for t in getattr(f, "parameters", list)()
+    }
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)  # so that no other gets its address
+        return tensor
+
+    alive: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        losses = objective(restored, clean)
+        if objective.adversarial_weight:
+            fp32 = choose_device("cpu", precision="fp32")
+            adversary = Adversary(config, channels=3, device=fp32, team=ALONE)
+            own |= {p.untyped_storage().data_ptr() for p in adversary.critic.parameters()}
+            losses = losses + adversary.judged(noisy, restored)
+    assert losses.requires_grad
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("loss", [*LOSS_TERMS])
+def test_what_the_loss_keeps_is_counted(loss: str, vgg: Path) -> None:
+    text = f"l1 + {loss}" if loss == ADVERSARIAL else loss
+    changes = TINY | {"loss": text, "patch": 48, "adversary_width": 64}
+    config = resolve(TrainConfig(), ("test", changes))
+    objective = make_objective(text, channels=3, patch=48, perceptual_weights=str(vgg))
+    criterion = criterion_on_meta(objective, config, channels=3, amp=False)
+
+    def kept(criterion: Criterion) -> int:
+        with on_meta():
+            model = nn.Conv2d(3, 3, 1)
+        return training_memory(
+            model, channels=3, patch=48, batch=2, amp=False, criterion=criterion
+        ).kept_bytes
+
+    nothing = Criterion(loss=lambda noisy, restored, clean: restored.sum())
+    patches = 2 * 3 * 48**2 * 4
+    assert kept(criterion) - kept(nothing) == pytest.approx(
+        kept_by_the_loss(objective, config, 48), abs=2 * patches, rel=0.02
+    )
+
+
+def test_networks_that_judge_are_planned_for(monkeypatch: pytest.MonkeyPatch, vgg: Path) -> None:
+    monkeypatch.setattr(memory, "free_memory_bytes", lambda device: 1e12)
+    info = describe_model("unet", channels=3, width=4, levels=1)
+
+    def needs(text: str) -> Needs:
+        config = resolve(TrainConfig(), ("test", TINY | {"loss": text, "stages": "pagex2:100%"}))
+        objective = make_objective(text, channels=3, patch=64, perceptual_weights=str(vgg))
+        return Needs.of(info, config, objective, CPU)
+
+    plain, judged, seen = needs("l1"), needs("l1 + adversarial"), needs("perceptual")
+
+    critic = sum(p.numel() for p in PatchGAN(norm="instance").parameters())
+    weights = sum(t.numel() for t in torch.load(vgg).values())
+    assert judged.fixed_bytes - plain.fixed_bytes == pytest.approx(16 * critic, rel=0.3)
+    assert seen.fixed_bytes - plain.fixed_bytes == pytest.approx(4 * weights, rel=0.3)
+    assert judged.bytes_per_pixel > 1.5 * plain.bytes_per_pixel
+    assert seen.bytes_per_pixel > 3 * plain.bytes_per_pixel
 
 
 def test_the_plan_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,9 +428,8 @@ def test_processes_plan_alike_with_the_least_that_one_of_them_has_free(
     monkeypatch.setattr(memory, "free_memory_bytes", lambda device: 1e9)
     info = describe_model("unet", channels=3, width=16)
 
-    needs = Needs.of(
-        info, resolve(TrainConfig(), ("test", TINY)), choose_device("cpu"), team=Pair(size=2)
-    )
+    config = resolve(TrainConfig(), ("test", TINY))
+    needs = Needs.of(info, config, L1, CPU, team=Pair(size=2))
 
     assert needs.processes == 2
     assert needs.free_bytes == 1e9 / 2 / 2  # the other one's, and half of that on one machine
@@ -314,7 +475,7 @@ def test_pieces_are_told_where_batch_norms_see_them(monkeypatch: pytest.MonkeyPa
     texts = {}
     for model, accumulate in (("dncnn", 2), ("dncnn", 1), ("unet", 2)):
         config = resolve(TrainConfig(), ("test", TINY | {"accumulate": accumulate}))
-        needs = Needs.of(describe_model(model, channels=3, **SMALL[model]), config, CPU)
+        needs = Needs.of(describe_model(model, channels=3, **SMALL[model]), config, L1, CPU)
         texts[model, accumulate] = plan_stage(needs, config.stages[0], page=500).text
 
     told = {key for key, text in texts.items() if "batch norms see one at a time" in text}

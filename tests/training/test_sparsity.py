@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor, nn
 
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.errors import SettingsError
-from kbdenoise.models.build import build_model
+from kbdenoise.models.build import build_model, describe_model
 from kbdenoise.progress import Event, Note, silent
 from kbdenoise.runs.folder import Run, compare_runs
 from kbdenoise.runs.history import read_history
@@ -22,6 +23,9 @@ from tests.training.test_time_limit import session_of
 from tests.training.test_train import TINY, assert_equal_weights, stop_at
 
 DSD = {**TINY, "hyper": "", "dsd": 0.3, "steps": 20, "val_every": 4, "warmup": "0"}
+
+
+BLOCKS = {"encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)}
 
 
 def zeros(run: Path, name: str) -> dict[str, float]:
@@ -45,10 +49,15 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, dict[str, t
     return seen
 
 
-def test_a_mask_keeps_the_largest_weights_of_every_layer_but_the_rim() -> None:
-    model = build_model("unet", channels=3, width=4, levels=2)
+def masked(name: str, *, sparsity: float, **hyper: Any) -> tuple[nn.Module, dict[str, Tensor]]:
+    model = build_model(name, channels=3, **hyper)
+    return model, masks_by_size(
+        model, describe_model(name, channels=3, side=0, **hyper), sparsity=sparsity
+    )
 
-    masks = masks_by_size(model, sparsity=0.3)
+
+def test_a_mask_keeps_the_largest_weights_of_every_layer_but_the_rim() -> None:
+    model, masks = masked("unet", sparsity=0.3, width=4, levels=2)
 
     kernels = [n for n, p in model.named_parameters() if p.squeeze().ndim > 1]
     assert len(masks) == len(kernels) - 2
@@ -59,15 +68,38 @@ def test_a_mask_keeps_the_largest_weights_of_every_layer_but_the_rim() -> None:
 
 
 def test_a_set_of_kernel_bases_counts_as_one_layer() -> None:
-    model = build_model("kbnet-s", channels=3, width=4, encoder_blocks=(1,), decoder_blocks=(1,))
-
-    masks = masks_by_size(model, sparsity=0.5)
+    model, masks = masked("kbnet-s", sparsity=0.5, width=4, **BLOCKS)
 
     basis = [name for name in masks if name.endswith(".w")]
     assert basis
     for name in basis:
         assert masks[name].shape == model.get_parameter(name).shape
         assert int(masks[name].sum()) == round(0.5 * masks[name].numel())
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "whole"),
+    [
+        ("kbnet-s", BLOCKS, {"intro", "ending"}),
+        ("nafnet", BLOCKS, {"intro", "ending"}),
+        ("drunet", {"blocks": 1}, {"m_head", "m_tail"}),
+        ("tone", {}, {"encoder.0", "curve"}),
+        ("tone", {"kind": "affine"}, {"encoder.0", "affine"}),
+        (
+            "tone+res-unet",
+            {},
+            {"tone.encoder.0", "tone.curve", "restorer.intro", "restorer.ending"},
+        ),
+    ],
+)
+def test_only_what_meets_the_picture_and_what_is_added_stays_whole(
+    name: str, hyper: dict[str, Any], whole: set[str]
+) -> None:
+    model, masks = masked(name, sparsity=0.3, width=4, **hyper)
+
+    kept = {n for n, p in model.named_parameters() if p.squeeze().ndim > 1} - set(masks)
+    biases = {n for n, _ in model.named_parameters() if n.endswith(".b")}
+    assert kept == {f"{layer}.weight" for layer in whole} | biases
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])
