@@ -37,6 +37,7 @@ class FoldRecord:
     best_step: int = 0
     """Of the weights that were scored."""
     scoring_seconds: float = 0.0
+    """Of all its scorings; there is another where the fold was trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

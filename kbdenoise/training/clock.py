@@ -48,20 +48,20 @@ class Clock:
         """Seconds since the run's start, pauses between sittings left out."""
         return self.before_s + time.monotonic() - self.started
 
-    def note_step(self, session: Session, *, asked_to_stop: bool) -> None:
+    def note_step(self, session: Session) -> None:
         """Agree with other processes on the time of a step, and on requests to stop.
 
         A sitting's first step, with all that comes before it, is none of the time that the
-        schedule follows: libraries and kernels are loaded in it.
+        schedule follows, nor a measure of others: libraries and kernels are loaded in it.
         """
         step_s = time.monotonic() - self.step_began
         mine = [self.elapsed_s(), step_s, self.save_s] if session.team.leads else [0.0] * 3
-        elapsed_s, step_s, save_s, asked = session.team.total([*mine, float(asked_to_stop)])
+        elapsed_s, step_s, save_s, asked = session.team.total([*mine, float(session.request.asked)])
         self.asked, self.steps = asked > 0, self.steps + 1
         now = session.now
         now.save_s = save_s
-        now.step_s = step_s if self.steps <= 2 else max(step_s, _FORGETS * now.step_s)
         if self.steps == 1:
             now.elapsed_s = elapsed_s
-        else:
-            session.pass_time(elapsed_s)
+            return
+        now.step_s = step_s if self.steps == 2 else max(step_s, _FORGETS * now.step_s)
+        session.pass_time(elapsed_s)

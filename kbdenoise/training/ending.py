@@ -29,10 +29,13 @@ def no_step(session: Session) -> SettingsError:
     if now.went_back:
         why = "training diverged and went back to where it began"
     kept_s = session.time_limit_s - session.end_s
+    is_fold = whole_of(session.run) != session.run.path
+    given = f"this fold's share of --time-limit, {limit}," if is_fold else f"--time-limit {limit}"
+    best = f"; the best weights so far are in {session.run.best}" if now.best_step else ""
     return SettingsError(
-        f"--time-limit {limit} is too short to train anything: {why}, and {kept_s:.1f} s are kept "
-        "for the last validation and save",
-        hint=f"give it a longer one: {_resume(session)} --time-limit ...",
+        f"{given} is too short to train anything: {why}, and {kept_s:.1f} s are kept for the last "
+        "validation and save",
+        hint=f"give a longer one: {_resume(session)} --time-limit ...{best}",
     )
 
 

@@ -90,7 +90,8 @@ def open_again(work: Work, before: str) -> None:
     for fold in work.folds:
         known = work.run_record(fold)
         if known and (known.status, known.stopped_by) == ("finished", "time limit"):
-            work.folder.run(fold).write_record(replace(known, status="interrupted"))
+            reopened = replace(known, status="interrupted", stopped_by="")
+            work.folder.run(fold).write_record(reopened)
             text = f"fold {fold} had ended by --time-limit {before} and is trained on"
             work.progress(Note(text=text))
 
@@ -211,8 +212,8 @@ def _config(work: Work, fold: int) -> TrainConfig:
     """The settings of a fold that is to be trained now: an even share of the time that is left.
 
     The share counts what earlier sittings have spent on this fold, as those of other unfinished
-    folds count theirs. The scoring of every fold is left room for, as long as it has taken of those
-    that have been scored.
+    folds count theirs. Every scoring that is to come is left room for, as long as those of a fold
+    have taken so far.
     """
     limit_s = seconds(work.config.length.time_limit, name="--time-limit")
     if not limit_s:
@@ -220,7 +221,8 @@ def _config(work: Work, fold: int) -> TrainConfig:
     records = {k: work.run_record(k) for k in work.folds}
     waiting = [k for k, record in records.items() if not record or record.status != "finished"]
     scorings = [one.scoring_seconds for one in work.record.folds if one.scoring_seconds]
-    to_score_s = (len(work.folds) - len(scorings)) * (fmean(scorings) if scorings else 0.0)
+    to_score = sum(one.score is None or one.fold in waiting for one in work.record.folds)
+    to_score_s = to_score * (fmean(scorings) if scorings else 0.0)
     spent_s = sum(record.seconds for k in waiting if (record := records[k]))
     left_s = limit_s - (work.used_s() - spent_s) - to_score_s
     share_s = work.team.told(int(left_s / len(waiting)))

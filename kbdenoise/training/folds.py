@@ -246,7 +246,7 @@ def _keep_scores(
         untouched_score=untouched,
         steps=known.steps,
         best_step=known.best_step,
-        scoring_seconds=round(scoring_s, 2),
+        scoring_seconds=round(before.scoring_seconds + scoring_s, 2),
     )
     folds = work.record.folds
     work.write(folds=(*folds[:fold], scored, *folds[fold + 1 :]))

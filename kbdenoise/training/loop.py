@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from kbdenoise.progress import Advance, Note, Progress
 from kbdenoise.training.clock import Clock
 from kbdenoise.training.ending import no_step, unsaved
 from kbdenoise.training.guard import Watch
+from kbdenoise.training.interrupt import Stopped
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import PHASES
 from kbdenoise.training.state import forget_good, keep_as_good, load, save
@@ -24,19 +25,29 @@ _REPORT_EVERY_S = 0.5
 _LONG_WAIT_SHARE, _LONG_WAIT_S = 0.2, 10.0  # from where waiting for patches is worth a word
 
 
-def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: Progress) -> str:
-    """Train until the steps are done, the time is over or someone asks to stop; says which.
+def run_steps(session: Session, *, progress: Progress) -> str:
+    """Train until the steps are done, the time is over or somebody asks to stop; says which.
 
     Validates and saves on the way, and goes back where training diverges. A stop on request is
     saved but not validated, so that the resumed run goes exactly the way of one that was never
-    stopped. Raises Stopped where it comes within a validation, which a resumed run does first.
+    stopped. A validation that a stop cuts short is the first thing that a resumed run does.
     """
     clock = Clock.start(session)
     _begin(session, clock, progress)
+    try:
+        return _trained(session, clock, progress)
+    except Stopped:  # within a validation
+        session.now.elapsed_s = session.team.told(clock.elapsed_s())
+        _finish(session, "interrupt", clock, progress)
+        return "interrupt"
+
+
+def _trained(session: Session, clock: Clock, progress: Progress) -> str:
+    """Why training ended. Raises Stopped where that was asked for within a validation."""
     while True:
         alarm = _owed(session, clock, progress)
         with closing(session.batches()) as batches:
-            while not alarm and not _ending(session, clock, asked_to_stop):
+            while not alarm and not _ending(session, clock):
                 if session.ends_phase:
                     alarm = _phase_ended(session, clock, progress)
                     continue
@@ -46,14 +57,14 @@ def run_steps(session: Session, *, asked_to_stop: Callable[[], bool], progress: 
                 batch = _next(batches, clock, progress)
                 pulse = take_step(session, batch, progress=progress)
                 _note(session, pulse)
-                clock.note_step(session, asked_to_stop=asked_to_stop())
+                clock.note_step(session)
                 _report(session, clock, rate, progress)
                 alarm = session.watch.alarm(session.config.guard.guard)
                 if not alarm and _is_due(session):
-                    alarm = _validated(session, clock, rate, progress)
+                    alarm = _score_and_save(session, clock, rate, progress)
                 elif not alarm and _wants_saving(session, clock):
                     _saved(session, clock, progress)
-        stopped_by = _ending(session, clock, asked_to_stop)
+        stopped_by = _ending(session, clock)
         if not alarm and not stopped_by:
             continue  # with the batches of the next stage
         if not (alarm := alarm or _finish(session, stopped_by, clock, progress)):
@@ -82,8 +93,10 @@ def go_back(session: Session, alarm: str, clock: Clock, progress: Progress) -> N
     is_there = session.team.told(session.run.good_file.is_file())
     if not guard.guard or times > guard.guard_times or not is_there:
         often = f" again, for time {times}," if times > 1 else ""
+        gone = "; the state to go back to was given up on a full disk"
+        why = gone if guard.guard and times <= guard.guard_times else ""
         raise DataError(
-            f"training diverged{often} at step {step:,}: {alarm}",
+            f"training diverged{often} at step {step:,}: {alarm}{why}",
             hint=f"train again with a smaller --lr than {session.config.optimiser.lr:g}{best}",
         )
     now = session.now
@@ -135,7 +148,7 @@ def _completed(session: Session, clock: Clock, progress: Progress) -> str:
         raise no_step(session)
     if session.validated_step < session.now.step:
         _saved(session, clock, progress)  # the host may not wait for the validation
-        if alarm := _scored(session, clock, set_rate(session), progress):
+        if alarm := _score(session, clock, set_rate(session), progress):
             return alarm
     if session.config.dsd.dsd:
         _note_phase(session, progress)
@@ -146,8 +159,10 @@ def _completed(session: Session, clock: Clock, progress: Progress) -> str:
 def _phase_ended(session: Session, clock: Clock, progress: Progress) -> str:
     """Score what a phase of dense-sparse-dense training has come to, and begin the next one."""
     is_validated = session.validated_step == session.now.step
-    if not is_validated and (alarm := _validated(session, clock, set_rate(session), progress)):
+    if not is_validated and (alarm := _score_and_save(session, clock, set_rate(session), progress)):
         return alarm
+    if session.out_of_time:
+        return ""  # the end notes the phase; another has no time for a step
     _note_phase(session, progress)
     session.next_phase()
     return ""
@@ -177,7 +192,7 @@ def _begin(session: Session, clock: Clock, progress: Progress) -> None:
         _kept_as_good(session, progress)  # killed between saving this state and calling it good
 
 
-def _ending(session: Session, clock: Clock, asked_to_stop: Callable[[], bool]) -> str:
+def _ending(session: Session, clock: Clock) -> str:
     """Why training is over, if it is; the same answer on every process."""
     if session.now.step >= session.last_step:
         return "steps"
@@ -185,7 +200,7 @@ def _ending(session: Session, clock: Clock, asked_to_stop: Callable[[], bool]) -
         return "time limit"
     if session.out_of_patience:
         return "patience"
-    asked = clock.asked if session.team.size > 1 else asked_to_stop()
+    asked = clock.asked if session.team.size > 1 else session.request.asked
     return "interrupt" if asked else ""
 
 
@@ -229,16 +244,16 @@ def _wants_saving(session: Session, clock: Clock) -> bool:
     return bool(every_s) and time.monotonic() - clock.saved > every_s
 
 
-def _validated(session: Session, clock: Clock, rate: float, progress: Progress) -> str:
+def _score_and_save(session: Session, clock: Clock, rate: float, progress: Progress) -> str:
     """Validate, save, and keep a healthy state to go back to; or an alarm, and nothing saved."""
-    if alarm := _scored(session, clock, rate, progress):
+    if alarm := _score(session, clock, rate, progress):
         return alarm
     if _saved(session, clock, progress) and session.watch.is_calm():
         _kept_as_good(session, progress)
     return ""
 
 
-def _scored(session: Session, clock: Clock, rate: float, progress: Progress) -> str:
+def _score(session: Session, clock: Clock, rate: float, progress: Progress) -> str:
     """Validate, and add the row of the history; an alarm where weights answer with NaN."""
     found = validate(session, progress=progress)
     if not math.isfinite(found.averaged):
@@ -267,10 +282,10 @@ def _scored(session: Session, clock: Clock, rate: float, progress: Progress) -> 
 
 
 def _owed(session: Session, clock: Clock, progress: Progress) -> str:
-    """Validate where a stop has cut a validation short; an alarm as that of `_validated`."""
+    """Validate where a stop has cut a validation short; an alarm as that of `_score_and_save`."""
     if not _is_due(session) or session.validated_step == session.now.step:
         return ""
-    return _validated(session, clock, session.optimiser.param_groups[0]["lr"], progress)
+    return _score_and_save(session, clock, session.optimiser.param_groups[0]["lr"], progress)
 
 
 def _saved(session: Session, clock: Clock, progress: Progress) -> bool:

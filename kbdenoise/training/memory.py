@@ -29,7 +29,7 @@ from kbdenoise.training.criterion import criterion_on_meta, trial_side
 from kbdenoise.training.objective import Objective
 
 _USABLE = 0.85  # of the free memory: estimates leave out workspaces and fragments
-_USABLE_AGAIN = 0.95  # where a run goes on: a little less than before changes nothing
+_USABLE_AGAIN, _ALIKE = 0.95, 0.9  # where a run goes on with nearly as much as before
 _LARGEST_BATCH = 64  # that `--batch auto` takes; larger ones learn no faster a patch
 _LONGEST_SEGMENT = 6  # layers in a row that are checkpointed together
 Again = Callable[[], AbstractContextManager]
@@ -131,7 +131,9 @@ def plan_stage(
     the pieces the last digits of its sums. Raises NoMemoryError where not even one patch fits,
     unless the pieces are given.
     """
-    pixels = needs.pixels(usable=_USABLE_AGAIN if before else _USABLE)
+    is_alike = before is not None and needs.free_bytes >= _ALIKE * before.free_bytes
+    usable = _USABLE_AGAIN if is_alike else _USABLE
+    pixels = needs.pixels(usable=usable)
     side, largest = stage.patch, 0
     if stage.pages:
         fits = int(max(pixels, 0.0) ** 0.5) // needs.multiple * needs.multiple
@@ -144,7 +146,7 @@ def plan_stage(
             f"a training step of {needs.name} on one patch of {side} px takes about "
             f"{needs.total(side=side, batch=1) / 2**30:.2f} GiB, but of "
             f"{needs.free_bytes / 2**30:.2f} GiB free only "
-            f"{_USABLE * needs.free_bytes / 2**30:.2f} can be counted on",
+            f"{usable * needs.free_bytes / 2**30:.2f} can be counted on",
             hint="use --checkpointing, a smaller --patch, or a smaller --size or --width; or "
             "--accumulate with any number to try it all the same",
         )

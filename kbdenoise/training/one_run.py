@@ -12,12 +12,11 @@ from kbdenoise.resolving import to_toml
 from kbdenoise.runs.folder import Status
 from kbdenoise.runs.lock import trained_here
 from kbdenoise.team import broken_team, is_broken_team
-from kbdenoise.training.interrupt import Stopped, StopRequest
+from kbdenoise.training.interrupt import StopRequest
 from kbdenoise.training.loop import run_steps
 from kbdenoise.training.result import TrainResult
 from kbdenoise.training.session import Session
 from kbdenoise.training.sinks import open_sinks, sink_names
-from kbdenoise.training.state import save
 
 
 def train_session(session: Session, *, started: float, progress: Progress) -> TrainResult:
@@ -62,7 +61,7 @@ def _run(session: Session, progress: Progress) -> str:
             enough_memory("training", hint=hint),
             open_sinks(names, session.run, session.config, progress) as session.sinks,
         ):
-            return _stepped(session, progress)
+            return run_steps(session, progress=progress)
     except BaseException as error:
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         failed = replace(session.record, status=status, stopped_by=type(error).__name__)
@@ -72,11 +71,3 @@ def _run(session: Session, progress: Progress) -> str:
         if session.team.size > 1 and isinstance(error, RuntimeError) and is_broken_team(error):
             raise broken_team() from error
         raise
-
-
-def _stepped(session: Session, progress: Progress) -> str:
-    try:
-        return run_steps(session, asked_to_stop=lambda: session.request.asked, progress=progress)
-    except Stopped:  # in the middle of a validation, with which the resumed run begins
-        save(session, status="interrupted", stopped_by="interrupt")
-        return "interrupt"

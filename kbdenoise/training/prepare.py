@@ -272,4 +272,5 @@ def build_session(run: Run, record: RunRecord, material: Material) -> Session:
         adversary=adversary,
     )
     session.now.pieces = material.plans[0].pieces
+    session.now.limit_s = session.time_limit_s
     return session

@@ -106,8 +106,7 @@ def restored_session(
         session.now.pieces = planned
     else:  # more than planned where memory has run out
         session.now.pieces = max(planned, session.now.pieces)
-    if config.length.time_limit != before.length.time_limit:
-        session.stretch_time()
+    session.stretch_time()
     return session
 
 

@@ -86,7 +86,9 @@ class Counters:
     trained_s: float = 0.0
     """Seconds of training, without those in which a sitting begins."""
     time_share: float = 0.0
-    """Share of the time for training that is over; with a time limit it never falls."""
+    """Share of the time for training that is over; it falls with a longer time limit only."""
+    limit_s: float = 0.0
+    """The time limit that `time_share` was laid for."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -175,7 +177,10 @@ class Session:
             now.time_share += (1.0 - now.time_share) * done
 
     def stretch_time(self) -> None:
-        """Lay the share of the time anew, where a run is given another time limit."""
+        """Lay the share of the time anew, where a run has been given another time limit."""
+        if self.now.limit_s == self.time_limit_s:
+            return
+        self.now.limit_s = self.time_limit_s
         left_s = max(0.0, self.end_s - self.now.elapsed_s)
         self.now.time_share = self.now.trained_s / max(self.now.trained_s + left_s, 1e-9)
 

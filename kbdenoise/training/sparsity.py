@@ -85,7 +85,8 @@ def _at_the_rim(info: ModelInfo) -> set[str]:
         model = build_model(info.name, channels=info.channels, **info.hyperparameters).eval()
     side = -(-_TRIAL_SIDE // info.multiple) * info.multiple
     parts = outline(model, channels=info.channels, side=side, whole=True)
-    weights = [name for part in parts if (name := f"{part.name}.weight") in kernels(model)]
+    known = kernels(model)
+    weights = [name for part in parts if (name := f"{part.name}.weight") in known]
     stages = ("tone.", "restorer.") if isinstance(model, ToneThen) else ("",)
     rows = [[name for name in weights if name.startswith(stage)] for stage in stages]
     return {name for row in rows for name in (*row[:1], *row[-1:])}

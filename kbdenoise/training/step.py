@@ -158,7 +158,7 @@ def _smaller(session: Session) -> list[str]:
 
 
 def _hint(session: Session) -> str:
-    resume = f"kbdenoise train --resume {session.run.name}"
+    resume = f"kbdenoise train --resume {whole_of(session.run).name}"
     if session.team.size > 1 and _more(session) > session.now.pieces:
         return f"go on in smaller pieces: {resume} --accumulate {_more(session)}"
     # A processor's library may stay broken once memory has run out; a new process has a new one.

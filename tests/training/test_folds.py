@@ -4,7 +4,6 @@ import math
 import os
 import signal
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from kbdenoise.imaging.files import write_image
 from kbdenoise.imaging.metrics import metric
 from kbdenoise.inference.evaluate import evaluate
 from kbdenoise.progress import Advance, Event, Fact, Note
-from kbdenoise.runs.folder import list_runs, read_json
+from kbdenoise.runs.folder import list_runs, read_json, write_json
 from kbdenoise.training.result import FoldsResult
 from kbdenoise.training.train import train
 
@@ -344,14 +343,10 @@ def test_the_time_limit_is_shared_evenly_by_all_folds_and_a_longer_one_trains_th
     contest: LocalContest, tmp_path: Path, whole: FoldsResult
 ) -> None:
     """After another training, so that nothing is loaded in the time."""
-    started = time.monotonic()
     long = {"folds": 2, "steps": 10**6, "val_every": 10**6, "time_limit": "6s"}
     result = train_folds(contest, tmp_path / "runs", **long)
 
-    assert time.monotonic() - started < 14
     assert result.stopped_by == "time limit"
-    spent = [read_json(fold.run / "run.json")["seconds"] for fold in result.folds]
-    assert all(0.5 < seconds < 4.5 for seconds in spent)
     assert all(fold.steps > 0 for fold in result.folds)
     assert 'time_limit = "6s"' in (result.run / "config.toml").read_text()
     assert 'time_limit = "3s"' in (result.folds[0].run / "config.toml").read_text()
@@ -365,13 +360,18 @@ def test_the_time_limit_is_shared_evenly_by_all_folds_and_a_longer_one_trains_th
             rates.append(event.values["lr"])
             os.kill(os.getpid(), signal.SIGINT)
 
-    longer = go_on(tmp_path / "runs", time_limit="31s", progress=ask)
+    record = read_json(result.run / "folds.json")
+    for fold in record["folds"]:
+        fold["scoring_seconds"] = 5.0
+    write_json(result.run / "folds.json", record)
+    longer = go_on(tmp_path / "runs", time_limit="101s", progress=ask)
 
     first, second = (read_json(fold.run / "run.json") for fold in longer.folds)
     assert longer.stopped_by == "interrupt"
     assert first["steps"] > result.folds[0].steps
     assert rates[0] > 1e-4  # far from its end of 1e-6: the schedule ends with the longer time
-    assert 'time_limit = "15s"' in (result.folds[0].run / "config.toml").read_text()
+    # 101 s, less two scorings of 5 s before and two to come, for two folds
+    assert 'time_limit = "40s"' in (result.folds[0].run / "config.toml").read_text()
     assert (second["status"], second["steps"]) == ("interrupted", result.folds[1].steps)
 
 

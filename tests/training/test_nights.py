@@ -1,6 +1,8 @@
 """What happens in the night: full disks, half precision, weights that are better raw."""
 
 import errno
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from kbdenoise.contests.contest import LocalContest
 from kbdenoise.devices import DeviceChoice, suited
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.models.weights import read_card
-from kbdenoise.progress import Event, Note
+from kbdenoise.progress import Advance, Event, Note
 from kbdenoise.runs.folder import Run, find_run
 from kbdenoise.runs.history import read_history
 from kbdenoise.training import loop, state, validation
@@ -91,22 +93,34 @@ def test_a_full_disk_at_the_end_is_told_with_what_is_saved_and_how_to_go_on(
     assert run.read_record().status == "finished"
 
 
+def stop_in_validation(event: Event) -> None:
+    """A progress callback that asks to stop when the first picture is scored."""
+    if isinstance(event, Advance) and event.task == "validate":
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("ask", "saved"),
+    [
+        pytest.param(stop_at(5), 5, id="between steps"),
+        pytest.param(stop_in_validation, 0, id="in a validation"),
+    ],
+)
 def test_a_stop_on_a_full_disk_says_the_same(
-    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Any, saved: int
 ) -> None:
-    write_bytes, saves = state.write_bytes, [0]
+    write_bytes = state.write_bytes
 
     def full_at_the_end(path: Path, content: bytes) -> None:
-        saves[0] += 1
-        if saves[0] > 2:
+        if path.is_file() and read_state(path)["now"]["step"] == saved:
             raise is_full(path)
         write_bytes(path, content)
 
     monkeypatch.setattr(state, "write_bytes", full_at_the_end)
     with pytest.raises(DataError, match=r"step 5 \(ended by: interrupt\)") as caught:
-        train(contest.folder, runs=tmp_path / "runs", progress=stop_at(5), **TINY)
+        train(contest.folder, runs=tmp_path / "runs", progress=ask, **TINY)
 
-    assert "go on from step 5: kbdenoise train --resume" in caught.value.hint
+    assert f"go on from step {saved}: kbdenoise train --resume" in caught.value.hint
 
 
 def test_a_full_disk_takes_the_room_of_the_state_to_go_back_to(

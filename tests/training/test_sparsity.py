@@ -15,6 +15,7 @@ from kbdenoise.progress import Event, Note, silent
 from kbdenoise.runs.folder import Run, compare_runs
 from kbdenoise.runs.history import read_history
 from kbdenoise.training import loop, validation
+from kbdenoise.training.clock import Clock
 from kbdenoise.training.loop import run_steps
 from kbdenoise.training.session import Session
 from kbdenoise.training.sparsity import masks_by_size, phase_at, within
@@ -226,9 +227,25 @@ def test_no_phase_ends_before_its_first_step_however_late_it_is(
     session = session_of(contest, tmp_path, **(DSD | {"steps": 4, "time_limit": "1h"}))
     session.now.time_share = 0.5
 
-    run_steps(session, asked_to_stop=lambda: False, progress=silent)
+    run_steps(session, progress=silent)
 
     assert [phase["step"] for phase in session.record.phases] == [1, 3, 4]
+
+
+def test_a_phase_that_ends_as_the_time_does_is_the_last_one(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_of(contest, tmp_path, **(DSD | {"steps": 10**6, "time_limit": "1h"}))
+    session.now.time_share, validate, shows = 0.5, loop.validate, [0.0]
+
+    def long(session: Session, **words: Any) -> Any:
+        shows[0] = 3600.0
+        return validate(session, **words)
+
+    monkeypatch.setattr(loop, "validate", long)
+    monkeypatch.setattr(Clock, "elapsed_s", lambda self: shows[0])
+    assert run_steps(session, progress=silent) == "time limit"
+    assert [(p["phase"], p["step"]) for p in session.record.phases] == [("dense", 1)]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +258,7 @@ def test_a_time_limit_that_is_over_before_the_first_phase_is_told(
     session.now.elapsed_s, session.now.went_back = 3600.0, went_back
 
     with pytest.raises(SettingsError, match=f"--time-limit 1h is too short .*{why}"):
-        run_steps(session, asked_to_stop=lambda: False, progress=silent)
+        run_steps(session, progress=silent)
 
 
 def test_a_run_killed_just_before_it_was_called_finished_is_on_resuming(

@@ -13,7 +13,7 @@ from kbdenoise.contests.contest import LocalContest
 from kbdenoise.devices import choose_device
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.imaging.files import FloatImage, to_float, write_image
-from kbdenoise.progress import Event, Note, silent
+from kbdenoise.progress import Advance, Event, Note, silent
 from kbdenoise.resolving import resolve
 from kbdenoise.runs.folder import Run, create_run
 from kbdenoise.runs.history import read_history
@@ -78,12 +78,17 @@ def test_the_schedule_begins_with_training_and_ends_with_the_time(
 
 
 def test_a_sitting_begins_where_the_one_before_has_left_the_schedule(
-    contest: LocalContest, tmp_path: Path, clock: list[float]
+    contest: LocalContest, tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = session_of(contest, tmp_path)
+    session, take_step = session_of(contest, tmp_path), loop.take_step
     session.now.time_share = 0.3
 
-    loop.run_steps(session, asked_to_stop=lambda: session.now.step == 1, progress=silent)
+    def then_ask(session: Session, batch: Any, **words: Any) -> Any:
+        session.request.asked = True
+        return take_step(session, batch, **words)
+
+    monkeypatch.setattr(loop, "take_step", then_ask)
+    loop.run_steps(session, progress=silent)
 
     assert session.now.elapsed_s == 400
     assert session.moment().run == 0.3
@@ -123,27 +128,77 @@ def test_a_used_up_time_limit_is_told_and_a_longer_one_trains_on(
     assert rows[-1]["lr"] < 1e-5
 
 
+def test_a_longer_limit_counts_though_its_first_sitting_saved_nothing(
+    contest: LocalContest, tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(contest.folder, runs=tmp_path, **LIMITED)
+
+    def killed(*_: Any, **words: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "take_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(resume="last", runs=tmp_path, time_limit="1h")
+    rates = noted_rates(monkeypatch)
+    second = train(resume="last", runs=tmp_path)
+
+    assert second.steps > 3 * first.steps
+    assert rates[1] > 5e-4 and rates[-1] < 1e-5
+
+
+def test_a_stopped_validation_counts_for_the_time_limit(
+    contest: LocalContest, tmp_path: Path, clock: list[float]
+) -> None:
+    session = session_of(contest, tmp_path, steps=3)
+
+    def ask(event: Event) -> None:
+        if isinstance(event, Advance) and event.task == "validate":
+            clock[0] += 50.0
+            session.request.asked = True
+
+    assert loop.run_steps(session, progress=ask) == "interrupt"
+    assert session.now.elapsed_s == session.run.read_record().seconds == 650
+
+
+def test_a_first_step_says_nothing_of_the_others(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, moments = session_of(contest, tmp_path), iter([0.0, 700.0, 700.0, 701.0])
+    clock = Clock.start(session)
+    monkeypatch.setattr("time.monotonic", lambda: next(moments))
+    monkeypatch.setattr(Clock, "elapsed_s", lambda self: 0.0)
+    kept = []
+
+    for _ in range(2):
+        clock.step_began = time.monotonic()
+        clock.note_step(session)
+        kept.append(session.now.step_s)
+
+    assert kept == [0.0, 1.0]
+
+
 def test_steps_and_saves_are_measured_and_kept_free_at_the_end(
     contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, take_step = loop.save, loop.take_step
 
     def slow_save(session: Session, **words: Any) -> None:
-        time.sleep(0.2)
+        time.sleep(0.02)
         save(session, **words)
 
     def slow_step(session: Session, batch: Any, **words: Any) -> Any:
-        time.sleep(0.1)
+        time.sleep(0.01)
         return take_step(session, batch, **words)
 
     monkeypatch.setattr(loop, "save", slow_save)
     monkeypatch.setattr(loop, "take_step", slow_step)
     session = session_of(contest, tmp_path, steps=3)
 
-    loop.run_steps(session, asked_to_stop=lambda: False, progress=silent)
+    loop.run_steps(session, progress=silent)
 
-    assert session.now.save_s >= 0.2 and session.now.step_s >= 0.1
-    assert session.end_s <= 1200 - 3 - 0.1 - 4 * 0.2
+    assert session.now.save_s >= 0.02 and session.now.step_s >= 0.01
+    assert session.end_s <= 1200 - 3 - 0.01 - 4 * 0.02
 
 
 def test_a_time_limit_that_is_over_before_the_first_step_is_no_success(

@@ -612,7 +612,7 @@ def test_a_loss_scale_too_large_skips_steps_until_it_has_fallen(
     session = new_session(create_run(tmp_path, model="unet", name="half"), material)
     session.scaler = torch.amp.GradScaler("cpu", enabled=True, init_scale=2.0**40)
 
-    run_steps(session, asked_to_stop=lambda: False, progress=lambda event: None)
+    run_steps(session, progress=lambda event: None)
 
     assert 0 < session.now.skipped_steps < 30
     assert session.scaler.get_scale() < 2.0**40
