@@ -29,7 +29,8 @@ def test_a_recipe_is_the_same_on_every_device_and_owes_nothing_to_later_findings
 
     assert config == recipe(name, "gpu")
     assert (config.optimiser.optimiser, config.optimiser.loss) == ("adam", "mse")
-    assert (config.optimiser.lr, config.optimiser.beta2) == (1e-3, 0.999)
+    lr = 1e-4 if name == "deck-srresnet" else 1e-3  # its paper's: it diverges at the others'
+    assert (config.optimiser.lr, config.optimiser.beta2) == (lr, 0.999)
     assert config.optimiser.ema == config.optimiser.clip == config.optimiser.weight_decay == 0
     assert config.guard.guard == 0
     assert config.data.patch == 128
