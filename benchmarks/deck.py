@@ -7,12 +7,11 @@ Trains every preset of RECIPES on the demo contest (300 pairs) and, where FOLDER
 pages of Denoising Dirty Documents, through the program as a user does, and scores the best weights
 on all held-out pictures, the same for every preset and seed. These pictures chose the weights too,
 by some recipes more often than by others: the last validation's score stands beside (of fewer
-pictures where the budget allows no more). Each run
-becomes a line of FILE; what stands there already is not done again unless its line is taken out. So
-the measurement may be broken off, gone on with, and divided: --only takes patterns such as
-'demo/*/0'. The first of --seeds trains all presets, the others the best of the deck's and the best
-of ours on each contest, of those in the log by then. --report prints the table and writes
-benchmarks/results/.
+pictures where the budget allows no more). Each run becomes a line of FILE; what stands there
+already is not done again unless its line is taken out. So the measurement may be broken off, gone
+on with, and divided: --only takes patterns such as 'demo/*/0'. The first of --seeds trains all
+presets, the others the best of the deck's and the best of ours on each contest, of those in the log
+by then. --report prints the table and writes benchmarks/results/.
 
 A deck recipe is taken as it is: it counts epochs, and ends when they are done or the budget is
 over, whichever is first; its learning rate knows nothing of the budget. Ours have no number of

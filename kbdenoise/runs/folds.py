@@ -181,6 +181,11 @@ def whole_of(run: Run) -> Path:
     return whole if (whole / "folds.json").is_file() else run.path
 
 
+def resume_command(run: Run) -> str:
+    """What goes on with a run, or with the cross-validation that it is a fold of."""
+    return f"kbdenoise train --resume {whole_of(run).name}"
+
+
 def _names(folder: str) -> tuple[str, str]:
     return folder, folder.rsplit("_", 1)[-1]
 

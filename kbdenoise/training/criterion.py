@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kbdenoise.config import TrainConfig
 from kbdenoise.data.batches import Images
+from kbdenoise.imaging.tiles import round_up
 from kbdenoise.models.blank import on_meta
 from kbdenoise.models.memory import Criterion, autocast_on_meta
 from kbdenoise.team import ALONE
@@ -57,7 +58,7 @@ def trial_side(objective: Objective, config: TrainConfig, *, multiple: int) -> i
     """Side in px of patches to try a step with: the largest of the run, or what pages need."""
     side = max(stage.patch for stage in config.stages)
     least = max(_LEAST_SIDE, least_side(config) if objective.adversarial_weight else 0)
-    return max(side or -(-least // multiple) * multiple, 2 * multiple)
+    return max(side or round_up(least, multiple), 2 * multiple)
 
 
 def _shapes(module: nn.Module) -> nn.Module:

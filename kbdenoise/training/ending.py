@@ -3,7 +3,7 @@
 from kbdenoise.atomic import is_full
 from kbdenoise.errors import DataError, SettingsError
 from kbdenoise.models.weights import read_card
-from kbdenoise.runs.folds import whole_of
+from kbdenoise.runs.folds import resume_command, whole_of
 from kbdenoise.training.session import Session
 
 
@@ -18,7 +18,7 @@ def unsaved(session: Session, error: DataError, *, stopped_by: str, saved_step: 
     return DataError(
         f"{error.message}; training came to step {now.step:,} (ended by: {stopped_by}), saved are "
         + ", ".join(saved),
-        hint=f"{cure}; then go on from step {saved_step:,}: {_resume(session)}",
+        hint=f"{cure}; then go on from step {saved_step:,}: {resume_command(session.run)}",
     )
 
 
@@ -35,9 +35,5 @@ def no_step(session: Session) -> SettingsError:
     return SettingsError(
         f"{given} is too short to train anything: {why}, and {kept_s:.1f} s are kept for the last "
         "validation and save",
-        hint=f"give a longer one: {_resume(session)} --time-limit ...{best}",
+        hint=f"give a longer one: {resume_command(session.run)} --time-limit ...{best}",
     )
-
-
-def _resume(session: Session) -> str:
-    return f"kbdenoise train --resume {whole_of(session.run).name}"

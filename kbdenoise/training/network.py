@@ -8,6 +8,7 @@ from torch import nn
 from kbdenoise.config import TrainConfig
 from kbdenoise.contests.contest import LocalContest
 from kbdenoise.errors import SettingsError
+from kbdenoise.imaging.tiles import round_up
 from kbdenoise.models.build import complete_hyperparameters, describe_model
 from kbdenoise.models.spec import ModelInfo
 from kbdenoise.models.weights import load_weights, read_card
@@ -29,10 +30,8 @@ def fitting_patch(config: TrainConfig) -> int:
     """
     name, patch = config.model.model, config.data.patch
     complete = complete_hyperparameters(name, **_hyperparameters(config))
-    multiple = max(
-        1, find_model(name).architecture().multiple(complete)
-    )  # -1 levels: refused later
-    return -(-patch // multiple) * multiple
+    multiple = find_model(name).architecture().multiple(complete)
+    return round_up(patch, max(1, multiple))  # below 1 by numbers that are refused later
 
 
 def _hyperparameters(config: TrainConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from kbdenoise.imaging.tiles import round_up
 from kbdenoise.models.blank import on_meta
 from kbdenoise.models.build import build_model
 from kbdenoise.models.outline import outline
@@ -83,7 +84,7 @@ def _at_the_rim(info: ModelInfo) -> set[str]:
     """
     with on_meta():
         model = build_model(info.name, channels=info.channels, **info.hyperparameters).eval()
-    side = -(-_TRIAL_SIDE // info.multiple) * info.multiple
+    side = round_up(_TRIAL_SIDE, info.multiple)
     parts = outline(model, channels=info.channels, side=side, whole=True)
     known = kernels(model)
     weights = [name for part in parts if (name := f"{part.name}.weight") in known]

@@ -12,7 +12,7 @@ from kbdenoise.data.batches import Batch, pieces, to_images
 from kbdenoise.devices import clear_memory, enough_memory
 from kbdenoise.errors import NoMemoryError
 from kbdenoise.progress import Note, Progress
-from kbdenoise.runs.folds import whole_of
+from kbdenoise.runs.folds import resume_command, whole_of
 from kbdenoise.team import ask_again
 from kbdenoise.training.distributed import most_pieces
 from kbdenoise.training.session import Session
@@ -158,7 +158,7 @@ def _smaller(session: Session) -> list[str]:
 
 
 def _hint(session: Session) -> str:
-    resume = f"kbdenoise train --resume {whole_of(session.run).name}"
+    resume = resume_command(session.run)
     if session.team.size > 1 and _more(session) > session.now.pieces:
         return f"go on in smaller pieces: {resume} --accumulate {_more(session)}"
     # A processor's library may stay broken once memory has run out; a new process has a new one.
