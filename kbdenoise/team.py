@@ -5,7 +5,9 @@ a team too, and then nothing here costs anything. What is told goes over the hos
 go from GPU to GPU (NCCL) where there are GPUs.
 """
 
+import atexit
 import contextlib
+import gc
 import json
 import os
 import tempfile
@@ -137,11 +139,23 @@ def joined() -> Iterator[Team]:
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
             hint="start it with torchrun: torchrun --nproc-per-node=2 -m kbdenoise train ...",
         )
+    _let_go_of_the_group()
     dist.init_process_group(_backend(int(os.environ["LOCAL_RANK"])))
     try:
         yield Team(rank=dist.get_rank(), size=dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def _let_go_of_the_group() -> None:
+    """See to it that nothing holds the group when the interpreter ends.
+
+    A group that is held keeps its threads, though it was destroyed. Where one of them has yet to
+    drop the last message's tensors when the interpreter ends, the process is aborted.
+    """
+    import torch.distributed.nn  # noqa: F401 (its functions take the group of now as a default)
+
+    atexit.register(gc.collect)  # an error's frames hold the network, and that one the group
 
 
 def _backend(local_rank: int) -> str:

@@ -68,14 +68,23 @@ def run(start_program: StartChild) -> Callable[..., Any]:
 
 @pytest.fixture
 def torchrun(start_child: StartChild) -> Callable[..., Any]:
-    """A function that runs the program in two processes, started by torchrun."""
-    places = ["--standalone", "--nproc-per-node=2", "-m", "kbdenoise"]
+    """A function that runs a script, or the program with -m, in two processes of torchrun."""
+    places = ["--standalone", "--nproc-per-node=2"]
 
     def run(*words: object) -> Any:
         code = "import runpy; runpy.run_module('torch.distributed.run', run_name='__main__')"
         return start_child(code, *places, *words, env={"OMP_NUM_THREADS": "1"}).wait()
 
     return run
+
+
+def keywords() -> dict[str, Any]:
+    """SETTINGS as `train` takes them, with fewer steps."""
+    words = {
+        word[2:].replace("-", "_"): v for word, v in zip(SETTINGS[::2], SETTINGS[1::2], strict=True)
+    }
+    short = {"steps": 6, "val_every": 3, "width": 4, "patch": 16, "batch": 6}
+    return words | short | {"folds": 4, "fold": 0, "ema": 0.9, "threads": 1}
 
 
 def difference(one: Path, other: Path) -> float:
@@ -94,7 +103,7 @@ def test_two_processes_give_the_weights_of_one_and_one_resumes_what_two_began(
     words = ["train", contest.folder, *SETTINGS, "--runs", runs, "--name"]
 
     one = run(*words, "one")
-    two = torchrun(*words, "two")
+    two = torchrun("-m", "kbdenoise", *words, "two")
     half = run(*words, "half", "--gpus", 2, "--time-limit", 0)
 
     for answer in (one, two, half):
@@ -108,6 +117,43 @@ def test_two_processes_give_the_weights_of_one_and_one_resumes_what_two_began(
     longer = [train(resume=name, runs=runs, steps=60) for name in ("one", "two")]
     assert [result.steps for result in longer] == [60, 60]
     assert difference(longer[0].run, longer[1].run) < 1e-5
+
+
+THREADS_AT_THE_END = """
+import atexit, sys
+from pathlib import Path
+from kbdenoise.errors import KbdenoiseError
+from kbdenoise.progress import Advance
+from kbdenoise.training.train import train
+
+@atexit.register
+def tell():
+    print("left:", *(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")))
+
+def fail(event):
+    if isinstance(event, Advance) and event.task == "validate":
+        error = KbdenoiseError("the disk is full")
+        raise error  # which now holds its own frame, and so the others until gc comes by
+
+try:
+    train(Path(sys.argv[1]), runs=Path(sys.argv[2]), progress=fail, **eval(sys.argv[3]))
+except KbdenoiseError:
+    print("failed")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads have names on Linux")
+def test_no_thread_of_the_team_outlives_the_interpreter_which_would_abort_the_process(
+    contest: LocalContest, tmp_path: Path, torchrun: Callable[..., Any]
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(THREADS_AT_THE_END)
+
+    ended = torchrun(script, contest.folder, tmp_path / "runs", keywords())
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("failed") == ended.stdout.count("left:") == 2
+    assert "gloo" not in ended.stdout
 
 
 STOPPED_IN_VALIDATION = """
@@ -128,11 +174,7 @@ print(result.run.resolve(), result.stopped_by, result.steps)
 def test_a_stop_that_one_process_hears_within_a_validation_stops_all_and_loses_nothing(
     contest: LocalContest, tmp_path: Path, team: Callable[..., list[Any]]
 ) -> None:
-    words = {
-        word[2:].replace("-", "_"): v for word, v in zip(SETTINGS[::2], SETTINGS[1::2], strict=True)
-    }
-    short = {"steps": 6, "val_every": 3, "width": 4, "patch": 16, "batch": 6}
-    settings = words | short | {"folds": 4, "fold": 0, "ema": 0.9, "threads": 1}
+    settings = keywords()
 
     leader, other = team(contest.folder, settings, code=STOPPED_IN_VALIDATION)
     run, *ended = leader.stdout.split()
