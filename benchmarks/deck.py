@@ -1,7 +1,8 @@
 """The earlier work's recipes and ours, each with the same wall-clock budget on the same cores.
 
-    python -m benchmarks.deck --log FILE [--documents FOLDER] [--budget 20m] [--only demo/quick/0]
-    python -m benchmarks.deck --log FILE --report [--budget 20m]
+    python -m benchmarks.deck --log FILE [--documents FOLDER] [--budget 20m] [--threads 2]
+        [--only demo/quick/0]
+    python -m benchmarks.deck --log FILE --report [--budget 20m] [--threads 2]
 
 Trains every preset of RECIPES on the demo contest (300 pairs) and, where FOLDER holds them, on the
 pages of Denoising Dirty Documents, through the program as a user does, and scores the best weights
@@ -12,6 +13,8 @@ already is not done again unless its line is taken out. So the measurement may b
 on with, and divided: --only takes patterns such as 'demo/*/0'. The first of --seeds trains all
 presets, the others the best of the deck's and the best of ours on each contest, of those in the log
 by then. --report prints the table and writes benchmarks/results/.
+
+Runs of another budget, or of another number of threads, are another measurement in the same FILE.
 
 A deck recipe is taken as it is: it counts epochs, and ends when they are done or the budget is
 over, whichever is first; its learning rate knows nothing of the budget. Ours have no number of
@@ -60,11 +63,11 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", default="*", metavar="CONTEST/PRESET/SEED", help="a pattern")
     parser.add_argument("--stretched", action="store_true", help="also deck schedules by the clock")
-    parser.add_argument("--threads", default="0")
+    parser.add_argument("--threads", default="2", help="of each training")
     parser.add_argument("--report", action="store_true", help="table and result from the log")
     wanted = parser.parse_args()
     if wanted.report:
-        report(logged(wanted.log, wanted.budget), wanted.budget)
+        report(logged(wanted), wanted)
         return
     home = wanted.log.with_suffix(".work").resolve()
     contests = fetched(home, wanted.documents)
@@ -74,7 +77,7 @@ def main() -> None:
             with wanted.log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(row) + "\n")
             print(_line(row), flush=True)
-    print(_table(logged(wanted.log, wanted.budget)))
+    print(_table(logged(wanted)))
 
 
 def fetched(home: Path, documents: Path | None) -> list[str]:
@@ -104,7 +107,7 @@ def planned(contest: str, wanted: argparse.Namespace) -> Iterator[tuple[str, str
     for family in (ours, [r for r in recipes if r not in OURS]):
         done = [
             row
-            for row in logged(wanted.log, wanted.budget)
+            for row in logged(wanted)
             if row["contest"] == contest and row["seed"] == int(first) and row["recipe"] in family
         ]
         if best := _means(done)[:1]:  # empty where none is done, or all failed
@@ -116,7 +119,7 @@ def _missing(
 ) -> Iterator[tuple[str, str]]:
     for recipe in recipes:
         for seed in seeds:
-            done = {_key(row) for row in logged(wanted.log, wanted.budget)}
+            done = {_key(row) for row in logged(wanted)}
             key = f"{contest}/{recipe}/{seed}"
             if key not in done and fnmatch(key, wanted.only):
                 yield recipe, seed
@@ -175,27 +178,29 @@ def scored(home: Path, made: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def logged(log: Path, budget: str) -> list[dict[str, Any]]:
-    """The log's runs of this budget; a line that was broken off is no run."""
-    rows = []
+def logged(wanted: argparse.Namespace) -> list[dict[str, Any]]:
+    """The log's runs of this budget and these threads; a line that was broken off is no run."""
+    log, rows = wanted.log, []
     for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if row["budget"] == budget:
+        if (row["budget"], row["machine"]["threads"]) == (wanted.budget, wanted.threads):
             rows.append(row)
     return rows
 
 
-def report(rows: list[dict[str, Any]], budget: str) -> None:
+def report(rows: list[dict[str, Any]], wanted: argparse.Namespace) -> None:
     """Print the table and write the dated result."""
     if not rows:
-        raise SystemExit(f"the log holds no run of {budget}")
+        raise SystemExit(f"the log holds no run of {wanted.budget} and {wanted.threads} threads")
     print(_table(rows))
-    figures = {"budget": budget, "runs": rows, "means": _means(rows)}
-    arguments = f"--log FILE --report --budget {budget}"
-    print(f"written: {record.write_result('deck', figures, arguments=arguments)}")
+    figures = {"budget": wanted.budget, "runs": rows, "means": _means(rows)}
+    arguments = f"--log FILE --report --budget {wanted.budget} --threads {wanted.threads}"
+    variant = f"_of_{wanted.threads}_threads"
+    path = record.write_result("deck", figures, arguments=arguments, variant=variant)
+    print(f"written: {path}")
 
 
 def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
