@@ -1,6 +1,5 @@
 """One fold of a cross-validation: its share of the time, its training, its pictures' scores."""
 
-import contextlib
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,20 +12,21 @@ from kbdenoise.devices import DeviceChoice, choose_device
 from kbdenoise.errors import SettingsError
 from kbdenoise.inference.filters import filter_device
 from kbdenoise.inference.loading import Loaded, load_file, load_run
-from kbdenoise.inference.scoring import ImageScore, score_pictures
+from kbdenoise.inference.scoring import ImageScore
 from kbdenoise.notation import seconds
-from kbdenoise.progress import Advance, Event, Fact, Note, Progress
+from kbdenoise.progress import Event, Fact, Note, Progress
 from kbdenoise.runs.folder import Run, RunRecord
 from kbdenoise.runs.folder import now as this_moment
 from kbdenoise.runs.folds import FoldsFolder, FoldsRecord, OutOfFold
 from kbdenoise.team import Team
 from kbdenoise.training.filters import check_alone, is_filter, train_filter
-from kbdenoise.training.interrupt import Stopped, StopRequest
+from kbdenoise.training.interrupt import StopRequest
 from kbdenoise.training.one_run import train_session
 from kbdenoise.training.pairs import Pairs, split_anew
 from kbdenoise.training.prepare import gather, new_session
 from kbdenoise.training.result import TrainResult
 from kbdenoise.training.resume import restored_session
+from kbdenoise.training.team_scores import score_together
 
 _LEAST_S = 1.0  # of training a fold
 
@@ -125,33 +125,19 @@ def train_fold(work: Work, fold: int) -> TrainResult:
 def score_fold(work: Work, fold: int) -> list[ImageScore]:
     """Scores of a fold's pictures by its best weights; processes divide the pictures.
 
-    Raises Stopped on every process where one of them was asked to stop.
+    Raises Stopped and NotFiniteError on every process where one of them does.
     """
-    rank, size = work.team.share
-    held_out = work.pairs_of(fold).split.held_out
-    mine = held_out[rank::size]
     loaded = _loaded(work, fold)
-    done = 0
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        work.progress(Advance(task="score out of fold", done=done, total=len(mine)))
-        work.request.heed()
-
-    rows: list[ImageScore] = []
-    with contextlib.suppress(Stopped):  # the others wait for this one's answer
-        rows = score_pictures(
-            loaded.restoration.images,
-            work.pairs.store,
-            mine,
-            metric=work.pairs.metric,
-            with_ssim=False,
-            after_each=count,
-        )
-    work.request.heed(work.team)
-    shares = work.team.gather(rows)
-    return [shares[i % size][i // size] for i in range(len(held_out))]
+    return score_together(
+        loaded.restoration.images,
+        work.pairs.store,
+        work.pairs_of(fold).split.held_out,
+        metric=work.pairs.metric,
+        team=work.team,
+        request=work.request,
+        task="score out of fold",
+        progress=work.progress,
+    )
 
 
 def _loaded(work: Work, fold: int) -> Loaded:

@@ -1,6 +1,5 @@
 """Scores of a run on whole held-out pictures, and which weights are kept for them."""
 
-import contextlib
 import math
 import time
 from dataclasses import replace
@@ -20,11 +19,11 @@ from kbdenoise.inference.scoring import (
     score_pictures,
 )
 from kbdenoise.models.weights import save_weights
-from kbdenoise.progress import Advance, Note, Progress
+from kbdenoise.progress import Note, Progress
 from kbdenoise.training.distributed import share_buffers
-from kbdenoise.training.interrupt import Stopped
 from kbdenoise.training.session import Session, card
 from kbdenoise.training.state import with_room
+from kbdenoise.training.team_scores import score_together
 
 
 class Validation(NamedTuple):
@@ -134,35 +133,20 @@ def restoring(session: Session, model: nn.Module) -> RestoreImages:
 
 
 def _scored(session: Session, model: nn.Module, progress: Progress) -> list[ImageScore]:
-    """Scores of all validated pictures, of which this process restores its share.
-
-    None at all where any answer is not finite.
-    """
-    rank, size = session.team.share
-    mine = session.validated[rank::size]
-    done = 0
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        progress(Advance(task="validate", done=done, total=len(mine)))
-        session.request.heed()
-
-    rows: list[ImageScore] | None = None
-    with contextlib.suppress(NotFiniteError, Stopped):  # the others wait for this one's answer
-        rows = score_pictures(
+    """Scores of all validated pictures; none at all where any answer is not finite."""
+    try:
+        return score_together(
             restoring(session, model),
             session.store,
-            mine,
+            session.validated,
             metric=session.metric,
-            with_ssim=False,
-            after_each=count,
+            team=session.team,
+            request=session.request,
+            task="validate",
+            progress=progress,
         )
-    session.request.heed(session.team)
-    shares = [share for share in session.team.gather(rows) if share is not None]
-    if len(shares) < size:
+    except NotFiniteError:
         return []
-    return [shares[i % size][i // size] for i in range(len(session.validated))]
 
 
 def _kept(session: Session, model: nn.Module, which: str, progress: Progress) -> bool:

@@ -247,3 +247,16 @@ def test_a_full_disk_that_takes_no_good_state_does_not_end_the_run(
 
     assert result.steps == 60 and calls[0] > 2
     assert any("no newer state to go back to" in e.text for e in events if isinstance(e, Note))
+
+
+def test_a_run_that_has_no_state_to_go_back_to_says_why(
+    contest: LocalContest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoning({25}, monkeypatch)
+    monkeypatch.setattr(loop, "keep_as_good", lambda session: None)  # as with_room gives it up
+
+    with pytest.raises(DataError, match="given up on a full disk") as caught:
+        run(contest, tmp_path / "runs")
+
+    assert "diverged at step" in caught.value.message
+    assert "--lr" in caught.value.hint and "best.safetensors" in caught.value.hint

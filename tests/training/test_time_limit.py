@@ -19,6 +19,7 @@ from kbdenoise.runs.folder import Run, create_run
 from kbdenoise.runs.history import read_history
 from kbdenoise.training import loop, validation
 from kbdenoise.training.clock import Clock
+from kbdenoise.training.ending import no_step
 from kbdenoise.training.one_run import train_session
 from kbdenoise.training.prepare import gather, new_session
 from kbdenoise.training.session import Session
@@ -216,6 +217,20 @@ def test_a_time_limit_that_is_over_before_the_first_step_is_no_success(
         run.weights()
     assert train(resume="last", runs=tmp_path, time_limit="1h").steps == 3
     assert run.weights() == run.best
+
+
+def test_a_run_that_went_back_to_its_beginning_as_the_time_ended_says_so(
+    contest: LocalContest, tmp_path: Path
+) -> None:
+    session = session_of(contest, tmp_path, steps=3)
+    before = no_step(session)
+    session.now.went_back, session.now.best_step = 1, 1
+
+    after = no_step(session)
+
+    assert "went on preparing" in before.message and "best weights" not in before.hint
+    assert "diverged and went back to where it began" in after.message
+    assert "preparing" not in after.message and str(session.run.best) in after.hint
 
 
 def test_a_validation_too_long_for_the_limit_scores_fewer_pictures_and_says_so(
