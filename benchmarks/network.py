@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
+from kbdenoise.cli.app import SPINS
 
 SIDE = 512  # px of the page
 PATCH, BATCH = 128, 4
@@ -72,7 +73,7 @@ def _in_own_process(name: str, folder: Path) -> dict[str, float]:
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        env=os.environ | ({"GOMP_SPINCOUNT": "1000"} if name == "ours" else {}),  # as the program
+        env=os.environ | ({"GOMP_SPINCOUNT": SPINS} if name == "ours" else {}),  # as the program
     )
     seconds: dict[str, float] = json.loads(answer.stdout)
     return seconds

@@ -55,6 +55,13 @@ PANELS: dict[str, tuple[Command | typer.Typer, ...]] = {
     "Look": (doctor.doctor, bench.bench, runs.app, models.app, settings.app),
 }
 
+SPINS = "10000"
+"""How often OpenMP's threads look whether there is work before they sleep.
+
+By default, 300,000 times: beside one other busy program training is then ten times as slow. A
+thousand times: where waking takes long, as in a virtual machine, two threads are slower than one.
+"""
+
 # `torchrun` ends all processes as soon as one has ended: the leader has to be given its time.
 _LEADER_SPEAKS_S = 5.0
 
@@ -96,9 +103,7 @@ def _start(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code: 0, 1, 2, 130, or that of an error's kind."""
-    # OpenMP's threads spin while they wait for each other: by default so long that one other busy
-    # program makes training ten times as slow; not at all, and a quiet machine is half as fast.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     let_mps_fall_back()
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
