@@ -1,7 +1,7 @@
 """The earlier work's recipes and ours, each with the same wall-clock budget on the same cores.
 
     python -m benchmarks.deck --log FILE [--documents FOLDER] [--budget 20m] [--threads 2]
-        [--only demo/quick/0]
+        [--seeds 0,1,2] [--stretched] [--only demo/quick/0]
     python -m benchmarks.deck --log FILE --report [--budget 20m] [--threads 2]
 
 Trains every preset of RECIPES on the demo contest (300 pairs) and, where FOLDER holds them, on the
@@ -11,8 +11,8 @@ by some recipes more often than by others: the last validation's score stands be
 pictures where the budget allows no more). Each run becomes a line of FILE; what stands there
 already is not done again unless its line is taken out. So the measurement may be broken off, gone
 on with, and divided: --only takes patterns such as 'demo/*/0'. The first of --seeds trains all
-presets, the others the best of the deck's and the best of ours on each contest, of those in the log
-by then. --report prints the table and writes benchmarks/results/.
+presets, the others the best of the deck's and the best of ours on each contest by that seed, of
+those in the log by then. --report prints the table and writes benchmarks/results/.
 
 Runs of another budget, or of another number of threads, are another measurement in the same FILE.
 
@@ -103,8 +103,7 @@ def planned(contest: str, wanted: argparse.Namespace) -> Iterator[tuple[str, str
     recipes = [r for r in RECIPES if wanted.stretched or not r.endswith(STRETCHED)]
     first, *others = wanted.seeds.split(",")
     yield from _missing(contest, recipes, [first], wanted)
-    ours = [r for r in recipes if r in OURS]
-    for family in (ours, [r for r in recipes if r not in OURS]):
+    for family in (OURS, DECK):
         done = [
             row
             for row in logged(wanted)
@@ -198,7 +197,7 @@ def report(rows: list[dict[str, Any]], wanted: argparse.Namespace) -> None:
     print(_table(rows))
     figures = {"budget": wanted.budget, "runs": rows, "means": _means(rows)}
     arguments = f"--log FILE --report --budget {wanted.budget} --threads {wanted.threads}"
-    variant = f"_of_{wanted.threads}_threads"
+    variant = f"_{wanted.budget}_of_{wanted.threads}_threads"
     path = record.write_result("deck", figures, arguments=arguments, variant=variant)
     print(f"written: {path}")
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import record
-from kbdenoise.cli.app import SPINS
+from kbdenoise.devices import SPINS
 
 SIDE = 512  # px of the page
 PATCH, BATCH = 128, 4

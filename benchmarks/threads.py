@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import program, record
-from kbdenoise.cli.app import SPINS
+from kbdenoise.devices import SPINS
 from kbdenoise.runs.folder import Run
 from kbdenoise.runs.history import read_history
 

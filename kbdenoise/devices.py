@@ -31,6 +31,9 @@ _OUT_OF_MEMORY = (
 DeviceKind = Literal["cuda", "mps", "cpu"]
 Autocast = Literal["bfloat16", "float16", ""]
 
+SPINS = "10000"
+"""How often OpenMP's threads look whether there is work before they sleep."""
+
 _AS_ASKED = "as asked"
 _MPS_FALLBACK = "PYTORCH_ENABLE_MPS_FALLBACK"
 _UNKNOWN_MEMORY_BYTES = 2 * 1024**3
@@ -286,6 +289,16 @@ def _cpu_bfloat16() -> tuple[bool, str]:
 def let_mps_fall_back() -> None:
     """Let torch compute on the CPU what Apple GPUs lack; it hears this before its import only."""
     os.environ.setdefault(_MPS_FALLBACK, "1")
+
+
+def let_threads_spin() -> None:
+    """Let OpenMP's threads spin a while before they sleep; they hear it before torch's import only.
+
+    Looking 300,000 times, as they do by default, makes training ten times as slow beside one other
+    busy program. A thousand times are too few where waking takes long, as in a virtual machine: two
+    threads are then slower than one (`python -m benchmarks.threads`).
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _mps_words() -> str:

@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,8 +148,9 @@ def joined() -> Iterator[Team]:
         dist.destroy_process_group()
 
 
+@cache
 def _let_go_of_the_group() -> None:
-    """See to it that nothing holds the group when the interpreter ends.
+    """See to it that torch and a caught error no longer hold the group when the interpreter ends.
 
     A group that is held keeps its threads, though it was destroyed. Where one of them has yet to
     drop the last message's tensors when the interpreter ends, the process is aborted.

@@ -1,4 +1,5 @@
 import errno
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from kbdenoise.devices import (
+    SPINS,
     DeviceChoice,
     _container_memory_bytes,
     choose_device,
@@ -16,6 +18,7 @@ from kbdenoise.devices import (
     enough_memory,
     free_memory_bytes,
     let_mps_fall_back,
+    let_threads_spin,
 )
 from kbdenoise.errors import NoMemoryError, SettingsError
 
@@ -193,3 +196,15 @@ def test_memory_of_a_device_that_only_another_engine_knows_is_guessed() -> None:
         pytest.skip("this machine has mps")
 
     assert free_memory_bytes(DeviceChoice(kind="mps", reason="Core ML")) == 2 * 1024**3
+
+
+def test_threads_spin_as_long_as_the_program_says_unless_the_person_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")  # taken back afterwards, whatever was there
+    let_threads_spin()
+    assert os.environ["GOMP_SPINCOUNT"] == "5"
+
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    let_threads_spin()
+    assert os.environ["GOMP_SPINCOUNT"] == SPINS

@@ -39,7 +39,7 @@ from kbdenoise.cli.console import (
     write,
 )
 from kbdenoise.cli.options import Command, with_durations, write_failure
-from kbdenoise.devices import let_mps_fall_back
+from kbdenoise.devices import let_mps_fall_back, let_threads_spin
 from kbdenoise.errors import KbdenoiseError
 from kbdenoise.team import speaks, tells
 
@@ -54,13 +54,6 @@ PANELS: dict[str, tuple[Command | typer.Typer, ...]] = {
     "Work": (train.train, evaluate.evaluate, predict.predict, export.export),
     "Look": (doctor.doctor, bench.bench, runs.app, models.app, settings.app),
 }
-
-SPINS = "10000"
-"""How often OpenMP's threads look whether there is work before they sleep.
-
-By default, 300,000 times: beside one other busy program training is then ten times as slow. A
-thousand times: where waking takes long, as in a virtual machine, two threads are slower than one.
-"""
 
 # `torchrun` ends all processes as soon as one has ended: the leader has to be given its time.
 _LEADER_SPEAKS_S = 5.0
@@ -103,7 +96,7 @@ def _start(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code: 0, 1, 2, 130, or that of an error's kind."""
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    let_threads_spin()
     let_mps_fall_back()
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kbdenoise.errors import NotFiniteError
+from kbdenoise.errors import KbdenoiseError
 from kbdenoise.imaging.metrics import Metric
 from kbdenoise.inference.scoring import ImageScore, Pictures, RestoreImages, score_pictures
 from kbdenoise.progress import Advance, Progress
@@ -23,8 +23,8 @@ def score_together(
 ) -> list[ImageScore]:
     """Scores of all given pictures, in their order, of which this process restores its share.
 
-    Raises NotFiniteError on every process where any answer is not finite, and Stopped where any
-    process is asked to stop before all are scored.
+    Raises on every process what any of them fails with, as NotFiniteError, and Stopped where any
+    is asked to stop before all are scored.
     """
     mine = indices[team.rank :: team.size]
     done = 0
@@ -36,13 +36,15 @@ def score_together(
         request.heed()
 
     rows: list[ImageScore] = []
-    problem: NotFiniteError | None = None
+    problem: KbdenoiseError | None = None
     try:
         rows = score_pictures(
             restore, pictures, mine, metric=metric, with_ssim=False, after_each=count
         )
-    except NotFiniteError as error:  # of which the others hear below, as they do of a stop
-        problem = error
+    except KbdenoiseError as error:
+        if error.of_one_process:
+            raise
+        problem = error.with_traceback(None)  # whose frames would hold the network's values
     except Stopped:
         pass
     request.heed(team)

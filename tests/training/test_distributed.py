@@ -120,7 +120,7 @@ def test_two_processes_give_the_weights_of_one_and_one_resumes_what_two_began(
 
 
 THREADS_AT_THE_END = """
-import atexit, sys
+import atexit, contextlib, sys
 from pathlib import Path
 from kbdenoise.errors import KbdenoiseError
 from kbdenoise.progress import Advance
@@ -128,7 +128,12 @@ from kbdenoise.training.train import train
 
 @atexit.register
 def tell():
-    print("left:", *(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")))
+    print("left:", *threads())
+
+def threads():
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            yield path.read_text().strip()
 
 def fail(event):
     if isinstance(event, Advance) and event.task == "validate":

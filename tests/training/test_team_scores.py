@@ -7,7 +7,7 @@ from typing import Any
 SCORED = """
 import json
 import numpy as np
-from kbdenoise.errors import NotFiniteError
+from kbdenoise.errors import DataError, NotFiniteError
 from kbdenoise.imaging.metrics import METRICS
 from kbdenoise.team import joined
 from kbdenoise.training.interrupt import Stopped, StopRequest
@@ -22,13 +22,13 @@ class Pictures:
     def clean(self, index):
         return np.zeros((4, 5, 1), np.uint8)
 
-def scored(team, *, broken="", stopped_in=-1):
+def scored(team, *, error=None, stopped_in=-1):
     request = StopRequest()
 
     def restore(pictures):
         for picture in pictures:
-            if broken and team.rank == 1:
-                raise NotFiniteError(broken)
+            if error is not None and team.rank == 1:
+                raise error
             yield picture
 
     def tell(event):
@@ -42,10 +42,11 @@ def scored(team, *, broken="", stopped_in=-1):
 
 with joined() as team:
     answers = [scored(team)]
-    for problem in ({"broken": "picture b"}, {"stopped_in": 1}, {"stopped_in": 0}):
+    errors = [{"error": NotFiniteError("picture b")}, {"error": DataError("e.png is damaged")}]
+    for problem in (*errors, {"stopped_in": 1}, {"stopped_in": 0}):
         try:
             answers.append(scored(team, **problem))
-        except (NotFiniteError, Stopped) as error:
+        except (DataError, Stopped) as error:
             answers.append([type(error).__name__, str(error)])
 print(json.dumps(answers))
 """
@@ -60,4 +61,5 @@ def test_processes_that_divide_pictures_have_all_scores_in_order_and_end_alike(
         assert member.returncode == 0, member.stderr
         whole, *problems = json.loads(member.stdout)
         assert whole == [["e", 40.0], ["b", 10.0], ["a", 0.0], ["d", 30.0], ["c", 20.0]]
-        assert problems == [["NotFiniteError", "picture b"], ["Stopped", ""], ["Stopped", ""]]
+        failed = [["NotFiniteError", "picture b"], ["DataError", "e.png is damaged"]]
+        assert problems == [*failed, ["Stopped", ""], ["Stopped", ""]]
