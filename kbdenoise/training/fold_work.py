@@ -125,7 +125,7 @@ def train_fold(work: Work, fold: int) -> TrainResult:
 def score_fold(work: Work, fold: int) -> list[ImageScore]:
     """Scores of a fold's pictures by its best weights; processes divide the pictures.
 
-    Raises Stopped and NotFiniteError on every process where one of them does.
+    Raises on every process what `score_together` does.
     """
     loaded = _loaded(work, fold)
     return score_together(
