@@ -110,7 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     finally:
         if in_main_thread:  # what ends us from now on has nothing to clean up
-            signal.signal(signal.SIGTERM, before)
+            try:
+                signal.signal(signal.SIGTERM, before)
+            except KeyboardInterrupt:  # a signal that came as the command ended is heard here
+                signal.signal(signal.SIGTERM, before)
 
 
 def _run(words: list[str]) -> int:

@@ -1,6 +1,7 @@
 import json
 import logging
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -383,3 +384,22 @@ def test_a_signal_that_comes_while_an_error_is_told_leaves_no_traceback(
 
     assert main(["models", "show", "no-such-model"]) == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_signal_that_comes_as_the_command_ends_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_handler, before, calls = signal.signal, signal.getsignal(signal.SIGTERM), []
+
+    def heard_first(number: int, handler: object) -> object:
+        calls.append(number)
+        if len(calls) == 2:  # Python calls what handles a waiting signal before it sets another
+            signal.getsignal(signal.SIGTERM)(number, None)  # type: ignore[operator, misc]
+        return set_handler(number, handler)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(signal, "signal", heard_first)
+
+    assert main(["--version"]) == 0
+
+    assert calls == [signal.SIGTERM] * 3
+    assert signal.getsignal(signal.SIGTERM) is before
